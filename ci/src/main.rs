@@ -1,0 +1,3 @@
+//! `cargo isonorm`: finds or gets libtorch, builds, and hands over to `isonorm`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Asking the question: generators, sandbox, judge and campaigns.

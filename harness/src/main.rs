@@ -1,0 +1,3 @@
+//! The `isonorm` command.
+
+fn main() {}

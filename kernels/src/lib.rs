@@ -1,0 +1,1 @@
+//! How to compute normalizations fast: the kernel ABI and the CPU kernels.

@@ -1,0 +1,1 @@
+//! Telling the answer: the record schema, certificates, plots and reports.
