@@ -1,1 +1,3 @@
-//! How to compute normalizations fast: the kernel ABI and the CPU kernels.
+//! Normalization kernels for the CPU, and the door through which every kernel, ours or a stranger's, is called.
+
+pub mod abi;
