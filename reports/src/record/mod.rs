@@ -1,0 +1,73 @@
+//! The records of a campaign: one JSON object per line, written once, read by everything else.
+//!
+//! A file opens with a [`Campaign`] and, unless it was cut off, closes with an [`End`]. The schema is versioned by the
+//! campaign record's `schema` field; a change of any field raises [`SCHEMA_VERSION`]. `schema/records.schema.json`
+//! describes one line for programs in other languages.
+
+mod campaign;
+mod finding;
+mod histogram;
+mod io;
+mod number;
+mod tally;
+#[cfg(test)]
+mod tests;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use campaign::{
+    Budget, Campaign, End, Kernel, Library, Machine, Outcome, Property, Range, Shard, Throughput,
+};
+pub use finding::{Case, Finding, Value, Verdict, Wrong};
+pub use histogram::Histogram;
+pub use io::{Writer, files, read, read_lossy};
+pub use number::Number;
+pub use tally::{
+    Counts, Elements, Errors, Extreme, Tallies, Tally, size_class, size_class_lengths,
+};
+
+/// Version of the record schema that this program writes and reads.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// The JSON Schema of one line of records.
+pub const SCHEMA: &str = include_str!("../../schema/records.schema.json");
+
+/// One line of `records.jsonl`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
+#[serde(tag = "record", rename_all = "snake_case")]
+pub enum Record {
+    /// Opens the records of one run.
+    Campaign(Campaign),
+    /// A kernel under test.
+    Kernel(Kernel),
+    /// One case that is worth a line of its own.
+    Case(Case),
+    /// What a kernel did on many cases.
+    Tally(Tally),
+    /// A property that a kernel does not have.
+    Finding(Finding),
+    /// On which scale of inputs a kernel works.
+    Range(Range),
+    /// How fast cases were judged.
+    Throughput(Throughput),
+    /// How often a property was checked.
+    Property(Property),
+    /// Closes the records of one run.
+    End(End),
+}
+
+/// Lets a typed record be passed where a [`Record`] is asked for.
+macro_rules! into_record {
+    ($($kind:ident),*) => {
+        $(impl From<$kind> for Record {
+            fn from(record: $kind) -> Record {
+                Record::$kind(record)
+            }
+        })*
+    };
+}
+into_record!(
+    Campaign, Kernel, Case, Tally, Finding, Range, Throughput, Property, End
+);
