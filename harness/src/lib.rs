@@ -1,1 +1,3 @@
 //! Asking the question: generators, sandbox, judge and campaigns.
+
+pub mod run;

@@ -1,0 +1,149 @@
+//! Running kernels: a request goes in, an [`Outcome`] comes out, whoever wrote the kernel.
+//!
+//! A kernel is called at least twice for each request (see `examine`): outputs are poisoned with two different
+//! patterns, and every buffer lies differently, so that what is not written, what is written outside and what
+//! is read outside shows. Built-in kernels run in this process between canary zones ([`InProcess`]); a
+//! stranger's library runs in a child process between guard pages ([`Plugin`]).
+
+mod conduct;
+mod examine;
+mod float_environment;
+mod in_process;
+mod request;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use isonorm_kernels::abi::KernelInfo;
+
+pub use conduct::{Conduct, Difference, Place};
+pub use in_process::InProcess;
+pub use request::{Request, TensorArg};
+
+/// A kernel on trial: something that can be asked what it offers, and opened.
+pub trait Contender: Send + Sync {
+    /// What it says of itself.
+    fn info(&self) -> &KernelInfo;
+
+    /// Where it comes from.
+    fn origin(&self) -> &Origin;
+
+    /// Makes it ready to run. Every thread opens its own runner.
+    ///
+    /// # Errors
+    /// If it cannot be made ready, with what to do about it.
+    fn open(&self) -> Result<Box<dyn Runner>, RunError>;
+}
+
+/// A kernel that is ready to run.
+pub trait Runner: Send {
+    /// Runs one request. A kernel that crashes or hangs is an outcome, and the next request is served as usual.
+    fn run(&mut self, request: &Request) -> Outcome;
+}
+
+/// Where a kernel comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Part of this program.
+    BuiltIn,
+    /// A shared library.
+    File {
+        /// Where it lies.
+        path: PathBuf,
+        /// SHA-256 of its bytes, in hexadecimal.
+        sha256: String,
+        /// The name it gives itself.
+        library: String,
+        /// The version it gives itself.
+        version: String,
+    },
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::BuiltIn => f.write_str("built in"),
+            Origin::File { path, library, version, .. } => write!(f, "{library} {version} ({})", path.display()),
+        }
+    }
+}
+
+/// What came of a request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// The kernel says it is done.
+    Answered(Answer),
+    /// The kernel does not serve such a call, and says why. Never held against it.
+    Declined(String),
+    /// The kernel says that it failed, and why.
+    Failed(String),
+    /// The kernel ended in another way than by returning.
+    Crashed(Crash),
+    /// The kernel did not return within this time.
+    Hung(Duration),
+    /// The question could not be put: nothing is known about the kernel.
+    NotRun(String),
+}
+
+/// A kernel's answer and how it conducted itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// The outputs' memory after the first call: [`TensorArg::span`] elements each.
+    pub outputs: Vec<Vec<u8>>,
+    /// Everything it did besides, or left undone; empty for a well-behaved kernel.
+    pub conduct: Vec<Conduct>,
+    /// How long the first call took.
+    pub seconds: f64,
+}
+
+/// A kernel that did not return.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Crash {
+    /// What happened, as a sentence.
+    pub description: String,
+    /// The stray access to a tensor behind it, if there was one.
+    pub access: Option<StrayAccess>,
+}
+
+impl Crash {
+    pub(crate) fn new(description: impl Into<String>) -> Self {
+        Crash { description: description.into(), access: None }
+    }
+}
+
+impl fmt::Display for Crash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.description)
+    }
+}
+
+/// An access that a guard page or a read-only page stopped.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StrayAccess {
+    /// The tensor.
+    pub tensor: String,
+    /// Whether it was a write, if the processor says so.
+    pub write: Option<bool>,
+    /// Where.
+    pub place: Place,
+}
+
+impl fmt::Display for StrayAccess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verb = match self.write {
+            Some(true) => "wrote to",
+            Some(false) => "read",
+            None => "touched",
+        };
+        match self.place {
+            Place::Inside(element) => write!(f, "{verb} input `{}`, element {element} of its memory", self.tensor),
+            place => write!(f, "{verb} memory {place} of `{}`", self.tensor),
+        }
+    }
+}
+
+/// Why a kernel cannot be made ready.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {}
