@@ -1,0 +1,7 @@
+//! The formula graph and how it is written.
+
+mod builder;
+mod graph;
+
+pub use builder::{Builder, Expr};
+pub use graph::{Axis, AxisSet, Binary, Graph, GraphInput, GraphOutput, Node, NodeId, Op, Reduce, Unary};
