@@ -3,4 +3,8 @@
 pub mod dd;
 pub mod formula;
 pub mod interpret;
+pub mod operators;
+mod problem;
 pub mod storage;
+
+pub use problem::{InvalidProblem, Problem, Scope, Tensor};

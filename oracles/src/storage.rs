@@ -25,12 +25,9 @@ impl Format {
             f64::from_bits(((exponent + 1023) as u64) << 52)
         }
         match dtype {
-            Dtype::F32 => Format {
-                precision: 24,
-                smallest: power(-149),
-                smallest_normal: power(-126),
-                largest: f32::MAX as f64,
-            },
+            Dtype::F32 => {
+                Format { precision: 24, smallest: power(-149), smallest_normal: power(-126), largest: f32::MAX as f64 }
+            }
             Dtype::F64 => Format {
                 precision: 53,
                 smallest: f64::from_bits(1),
@@ -43,9 +40,7 @@ impl Format {
                 smallest_normal: power(-126),
                 largest: 255.0 * power(120),
             },
-            Dtype::F16 => {
-                Format { precision: 11, smallest: power(-24), smallest_normal: power(-14), largest: 65504.0 }
-            }
+            Dtype::F16 => Format { precision: 11, smallest: power(-24), smallest_normal: power(-14), largest: 65504.0 },
         }
     }
 
@@ -160,7 +155,8 @@ mod tests {
         for dtype in [Dtype::F16, Dtype::Bf16] {
             let format = Format::of(dtype);
             for bits in 0..0x7fffu16 {
-                let (low, high) = (decode_one(dtype, &bits.to_le_bytes()), decode_one(dtype, &(bits + 1).to_le_bytes()));
+                let (low, high) =
+                    (decode_one(dtype, &bits.to_le_bytes()), decode_one(dtype, &(bits + 1).to_le_bytes()));
                 if !low.is_finite() || !high.is_finite() {
                     continue;
                 }

@@ -46,6 +46,23 @@ impl Builder {
         self.push(Op::Constant(value))
     }
 
+    /// An attribute's value, under the attribute's name. Attributes of equal value stay apart.
+    pub fn attribute(&self, name: &str, value: f64) -> Expr<'_> {
+        let id = self.graph.borrow_mut().add_named_constant(name, value);
+        self.expr(id)
+    }
+
+    /// The input of this name, if it is there.
+    pub fn find_input(&self, name: &str) -> Option<Expr<'_>> {
+        let node = self.graph.borrow().input(name).map(|input| input.node);
+        node.map(|id| self.expr(id))
+    }
+
+    /// The set of these axes, given as names separated by spaces.
+    pub fn axis_set(&self, axes: &str) -> AxisSet {
+        self.graph.borrow().axis_set(axes)
+    }
+
     /// How many elements lie along these axes.
     pub fn count(&self, axes: &str) -> Expr<'_> {
         let axes = self.graph.borrow().axis_set(axes);
@@ -53,13 +70,7 @@ impl Builder {
     }
 
     /// `then` where `left >= right`, else `otherwise`.
-    pub fn select<'b>(
-        &'b self,
-        left: Expr<'b>,
-        right: Expr<'b>,
-        then: Expr<'b>,
-        otherwise: Expr<'b>,
-    ) -> Expr<'b> {
+    pub fn select<'b>(&'b self, left: Expr<'b>, right: Expr<'b>, then: Expr<'b>, otherwise: Expr<'b>) -> Expr<'b> {
         self.push(Op::Select { left: left.id, right: right.id, then: then.id, otherwise: otherwise.id })
     }
 

@@ -259,7 +259,7 @@ impl Graph {
         if let Some(id) = self.simplify(op) {
             return id;
         }
-        if let Some(index) = self.nodes.iter().position(|node| node.op == op) {
+        if let Some(index) = self.nodes.iter().position(|node| node.op == op && !self.is_attribute(node)) {
             return NodeId(index as u32);
         }
         let axes = self.axes_of(op);
@@ -267,11 +267,21 @@ impl Graph {
         NodeId(self.nodes.len() as u32 - 1)
     }
 
+    fn is_one(&self, id: NodeId) -> bool {
+        let node = self.node(id);
+        node.op == Op::Constant(1.0) && node.name.is_none()
+    }
+
+    /// A constant with a name is an attribute: its value is not the formula's.
+    fn is_attribute(&self, node: &Node) -> bool {
+        matches!(node.op, Op::Constant(_)) && node.name.is_some()
+    }
+
     /// Rewrites that hold for every value, infinities and NaN included, and that people would make on paper.
     fn simplify(&mut self, op: Op) -> Option<NodeId> {
         match op {
-            Op::Binary(Binary::Mul, a, b) if self.nodes[b.index()].op == Op::Constant(1.0) => Some(a),
-            Op::Binary(Binary::Mul, a, b) if self.nodes[a.index()].op == Op::Constant(1.0) => Some(b),
+            Op::Binary(Binary::Mul, a, b) if self.is_one(b) => Some(a),
+            Op::Binary(Binary::Mul, a, b) if self.is_one(a) => Some(b),
             // A sum over axes divided by their count is a mean.
             Op::Binary(Binary::Div, a, b) => match (self.nodes[a.index()].op, self.nodes[b.index()].op) {
                 (Op::Reduce(Reduce::Sum, of, axes), Op::Count(counted)) if axes == counted => {
@@ -308,6 +318,16 @@ impl Graph {
                 axes(of).without(AxisSet::of(from)).union(AxisSet::of(to))
             }
         }
+    }
+
+    /// Adds a number under a name, or finds it.
+    pub fn add_named_constant(&mut self, name: &str, value: f64) -> NodeId {
+        let node = Node { op: Op::Constant(value), axes: AxisSet::NONE, name: Some(name.to_owned()) };
+        let place = self.nodes.iter().position(|other| *other == node);
+        NodeId(place.unwrap_or_else(|| {
+            self.nodes.push(node);
+            self.nodes.len() - 1
+        }) as u32)
     }
 
     /// Adds an input with these axes.

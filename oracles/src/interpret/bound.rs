@@ -459,17 +459,41 @@ fn zero_signs(graph: &Graph) -> Vec<ZeroSign> {
         let of = |id: NodeId| signs[id.index()];
         let sign = match node.op {
             Op::Input(_) => Formula,
-            Op::Constant(constant) => if constant.is_sign_negative() { Formula } else { Plus },
+            Op::Constant(constant) => {
+                if constant.is_sign_negative() {
+                    Formula
+                } else {
+                    Plus
+                }
+            }
             Op::Count(_) | Op::Unary(Unary::Square | Unary::Sqrt | Unary::Rsqrt, _) => Plus,
-            Op::Unary(Unary::Neg, a) => if of(a) == Open { Open } else { Formula },
+            Op::Unary(Unary::Neg, a) => {
+                if of(a) == Open {
+                    Open
+                } else {
+                    Formula
+                }
+            }
             Op::Binary(Binary::Mul | Binary::Div, a, b) => match (of(a), of(b)) {
                 (Open, _) | (_, Open) => Open,
                 (Plus, Plus) => Plus,
                 _ => Formula,
             },
-            Op::Binary(Binary::Add | Binary::Max, a, b) => if (of(a), of(b)) == (Plus, Plus) { Plus } else { Open },
+            Op::Binary(Binary::Add | Binary::Max, a, b) => {
+                if (of(a), of(b)) == (Plus, Plus) {
+                    Plus
+                } else {
+                    Open
+                }
+            }
             Op::Binary(Binary::Sub, ..) | Op::Select { .. } | Op::Extend { .. } => Open,
-            Op::Reduce(_, a, _) => if of(a) == Plus { Plus } else { Open },
+            Op::Reduce(_, a, _) => {
+                if of(a) == Plus {
+                    Plus
+                } else {
+                    Open
+                }
+            }
             Op::Head { of: a, .. } | Op::Repeat(a, _) | Op::Cast(a, _) => of(a),
         };
         signs.push(sign);

@@ -31,6 +31,9 @@ pub fn gradient(forward: &Graph, outputs: &[&str], wanted: &[Wanted]) -> Graph {
     for node in &forward.nodes {
         let id = match node.op {
             Op::Input(index) => start.add_input(&forward.inputs[index].name, node.axes),
+            Op::Constant(value) if node.name.is_some() => {
+                start.add_named_constant(node.name.as_deref().unwrap_or_default(), value)
+            }
             op => {
                 let id = start.push(remap(op, &moved));
                 if let Some(name) = &node.name {
@@ -109,7 +112,7 @@ pub fn gradient(forward: &Graph, outputs: &[&str], wanted: &[Wanted]) -> Graph {
                 let cut = builder.push(Op::Head { of: adjoint.along(&builder, to).id(), from: to, to: from });
                 accumulate(&mut adjoints, of, cut);
             }
-            Op::Cast(a, _) => give(a, adjoint),
+            Op::Repeat(a, _) | Op::Cast(a, _) => give(a, adjoint),
         }
     }
     for Wanted { input, dtype } in wanted {

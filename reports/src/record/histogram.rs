@@ -23,15 +23,9 @@ pub struct Histogram {
     #[cfg_attr(test, proptest(strategy = "LOWEST..=HIGHEST"))]
     pub first: i32,
     /// Errors per bucket, from bucket `first` on; neither begins nor ends with a zero.
-    #[serde(
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "no_more_than_there_are"
-    )]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "no_more_than_there_are")]
     #[schemars(length(max = BUCKETS))]
-    #[cfg_attr(
-        test,
-        proptest(strategy = "proptest::collection::vec(proptest::num::u64::ANY, 0..BUCKETS)")
-    )]
+    #[cfg_attr(test, proptest(strategy = "proptest::collection::vec(proptest::num::u64::ANY, 0..BUCKETS)"))]
     pub counts: Vec<u64>,
     /// Infinite errors.
     #[serde(skip_serializing_if = "is_zero")]
@@ -49,27 +43,13 @@ fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
 fn a_bucket<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i32, D::Error> {
     let bucket = i32::deserialize(deserializer)?;
     let known = (LOWEST..=HIGHEST).contains(&bucket);
-    if known {
-        Ok(bucket)
-    } else {
-        Err(D::Error::custom(format!(
-            "no histogram has a bucket {bucket}"
-        )))
-    }
+    if known { Ok(bucket) } else { Err(D::Error::custom(format!("no histogram has a bucket {bucket}"))) }
 }
 
-fn no_more_than_there_are<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Vec<u64>, D::Error> {
+fn no_more_than_there_are<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error> {
     let counts = Vec::deserialize(deserializer)?;
     let known = counts.len() <= BUCKETS;
-    if known {
-        Ok(counts)
-    } else {
-        Err(D::Error::custom(format!(
-            "a histogram has at most {BUCKETS} buckets"
-        )))
-    }
+    if known { Ok(counts) } else { Err(D::Error::custom(format!("a histogram has at most {BUCKETS} buckets"))) }
 }
 
 const LOWEST: i32 = -40;
@@ -130,28 +110,14 @@ impl Histogram {
 
     /// The buckets that hold something: lower edge (included), upper edge (not included), count.
     pub fn buckets(&self) -> impl Iterator<Item = (f64, f64, u64)> {
-        (self.first..)
-            .zip(&self.counts)
-            .filter(|(_, count)| **count > 0)
-            .map(|(bucket, count)| {
-                (
-                    edge(bucket),
-                    if bucket >= HIGHEST {
-                        f64::INFINITY
-                    } else {
-                        edge(bucket + 1)
-                    },
-                    *count,
-                )
-            })
+        (self.first..).zip(&self.counts).filter(|(_, count)| **count > 0).map(|(bucket, count)| {
+            (edge(bucket), if bucket >= HIGHEST { f64::INFINITY } else { edge(bucket + 1) }, *count)
+        })
     }
 
     /// How many errors were counted.
     pub fn total(&self) -> u64 {
-        [self.zero, self.infinite, self.nan]
-            .iter()
-            .chain(&self.counts)
-            .fold(0, |sum, n| sum.saturating_add(*n))
+        [self.zero, self.infinite, self.nan].iter().chain(&self.counts).fold(0, |sum, n| sum.saturating_add(*n))
     }
 
     /// The upper edge of the bucket in which the given quantile (0 to 1) lies; `None` if nothing was counted.
@@ -196,24 +162,13 @@ mod tests {
     #[test]
     fn buckets_are_half_octaves() {
         let buckets: Vec<_> = of(&[1.0, 1.49, 1.5, 1.99, 2.0, -0.75]).buckets().collect();
-        assert_eq!(
-            buckets,
-            [(0.75, 1.0, 1), (1.0, 1.5, 2), (1.5, 2.0, 2), (2.0, 3.0, 1)]
-        );
+        assert_eq!(buckets, [(0.75, 1.0, 1), (1.0, 1.5, 2), (1.5, 2.0, 2), (2.0, 3.0, 1)]);
     }
 
     #[test]
     fn what_is_no_size_is_counted_apart() {
         let histogram = of(&[0.0, f64::NAN, f64::INFINITY, f64::MAX, 5e-324]);
-        assert_eq!(
-            (
-                histogram.zero,
-                histogram.nan,
-                histogram.infinite,
-                histogram.total()
-            ),
-            (1, 1, 1, 5)
-        );
+        assert_eq!((histogram.zero, histogram.nan, histogram.infinite, histogram.total()), (1, 1, 1, 5));
         assert_eq!(histogram.quantile(1.0), Some(Number(f64::NAN)));
         assert_eq!(histogram.quantile(0.8), Some(Number(f64::INFINITY)));
         assert_eq!(Histogram::default().quantile(0.5), None);

@@ -19,17 +19,11 @@ impl Writer {
     /// # Errors
     /// [`Error::Write`] if that is not possible.
     pub fn create(path: &Path) -> Result<Writer, Error> {
-        let error = |source| Error::Write {
-            path: path.to_owned(),
-            source,
-        };
+        let error = |source| Error::Write { path: path.to_owned(), source };
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(error)?;
         }
-        Ok(Writer {
-            path: path.to_owned(),
-            file: LineWriter::new(File::create(path).map_err(error)?),
-        })
+        Ok(Writer { path: path.to_owned(), file: LineWriter::new(File::create(path).map_err(error)?) })
     }
 
     /// Writes one record.
@@ -39,10 +33,7 @@ impl Writer {
     pub fn write(&mut self, record: impl Into<Record>) -> Result<(), Error> {
         let mut line = serde_json::to_vec(&record.into())?;
         line.push(b'\n');
-        self.file.write_all(&line).map_err(|source| Error::Write {
-            path: self.path.clone(),
-            source,
-        })
+        self.file.write_all(&line).map_err(|source| Error::Write { path: self.path.clone(), source })
     }
 }
 
@@ -52,20 +43,14 @@ impl Writer {
 /// # Errors
 /// [`Error::Read`] if the path cannot be read, [`Error::NoRecords`] if the folder holds none.
 pub fn files(path: &Path) -> Result<Vec<PathBuf>, Error> {
-    let error = |source| Error::Read {
-        path: path.to_owned(),
-        source,
-    };
+    let error = |source| Error::Read { path: path.to_owned(), source };
     if !std::fs::metadata(path).map_err(error)?.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
     let mut found = Vec::new();
     let mut folders = vec![path.to_owned()];
     while let Some(folder) = folders.pop() {
-        let error = |source| Error::Read {
-            path: folder.clone(),
-            source,
-        };
+        let error = |source| Error::Read { path: folder.clone(), source };
         for entry in std::fs::read_dir(&folder).map_err(error)? {
             let entry = entry.map_err(error)?;
             // Symbolic links to folders are not followed: they may form a circle.
@@ -77,13 +62,7 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>, Error> {
         }
     }
     found.sort();
-    if found.is_empty() {
-        Err(Error::NoRecords {
-            path: path.to_owned(),
-        })
-    } else {
-        Ok(found)
-    }
+    if found.is_empty() { Err(Error::NoRecords { path: path.to_owned() }) } else { Ok(found) }
 }
 
 /// Reads a file of records, all of it or nothing.
@@ -104,10 +83,7 @@ pub fn read(path: &Path) -> Result<Vec<Record>, Error> {
 /// # Errors
 /// As for [`read`], except that lines that are not records are returned beside the records.
 pub fn read_lossy(path: &Path) -> Result<(Vec<Record>, Vec<BadLine>), Error> {
-    let error = |source| Error::Read {
-        path: path.to_owned(),
-        source,
-    };
+    let error = |source| Error::Read { path: path.to_owned(), source };
     let mut file = BufReader::new(File::open(path).map_err(error)?);
     let (mut records, mut bad, mut text) = (Vec::new(), Vec::new(), Vec::new());
     for line in 1.. {
@@ -126,17 +102,10 @@ pub fn read_lossy(path: &Path) -> Result<(Vec<Record>, Vec<BadLine>), Error> {
         };
         match schema {
             Some(found) if found != u64::from(SCHEMA_VERSION) => {
-                return Err(Error::SchemaVersion {
-                    path: path.to_owned(),
-                    line,
-                    found,
-                });
+                return Err(Error::SchemaVersion { path: path.to_owned(), line, found });
             }
             None if records.is_empty() => {
-                return Err(Error::NoCampaign {
-                    path: path.to_owned(),
-                    line,
-                });
+                return Err(Error::NoCampaign { path: path.to_owned(), line });
             }
             _ => {}
         }
@@ -144,13 +113,7 @@ pub fn read_lossy(path: &Path) -> Result<(Vec<Record>, Vec<BadLine>), Error> {
             Ok(record) => records.push(record),
             Err(source) => {
                 let cut = !text.ends_with(b"\n");
-                bad.push(BadLine {
-                    path: path.to_owned(),
-                    line,
-                    good: records.len(),
-                    cut,
-                    source,
-                });
+                bad.push(BadLine { path: path.to_owned(), line, good: records.len(), cut, source });
             }
         }
     }

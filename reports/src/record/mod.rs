@@ -16,16 +16,12 @@ mod tests;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use campaign::{
-    Budget, Campaign, End, Kernel, Library, Machine, Outcome, Property, Range, Shard, Throughput,
-};
+pub use campaign::{Budget, Campaign, End, Kernel, Library, Machine, Outcome, Property, Range, Shard, Throughput};
 pub use finding::{Case, Finding, Value, Verdict, Wrong};
 pub use histogram::Histogram;
 pub use io::{Writer, files, read, read_lossy};
 pub use number::Number;
-pub use tally::{
-    Counts, Elements, Errors, Extreme, Tallies, Tally, size_class, size_class_lengths,
-};
+pub use tally::{Counts, Elements, Errors, Extreme, Tallies, Tally, size_class, size_class_lengths};
 
 /// Version of the record schema that this program writes and reads.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -68,6 +64,4 @@ macro_rules! into_record {
         })*
     };
 }
-into_record!(
-    Campaign, Kernel, Case, Tally, Finding, Range, Throughput, Property, End
-);
+into_record!(Campaign, Kernel, Case, Tally, Finding, Range, Throughput, Property, End);

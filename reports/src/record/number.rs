@@ -136,11 +136,7 @@ impl fmt::Display for Number {
 
 /// Without the zeros that end a decimal fraction.
 fn plain(digits: &str) -> &str {
-    if digits.contains('.') {
-        digits.trim_end_matches('0').trim_end_matches('.')
-    } else {
-        digits
-    }
+    if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits }
 }
 
 #[cfg(test)]
@@ -149,20 +145,9 @@ mod tests {
 
     #[test]
     fn nan_is_the_worst_error() {
-        let mut numbers = [
-            f64::NAN,
-            1.0,
-            -f64::NAN,
-            f64::INFINITY,
-            0.0,
-            f64::NEG_INFINITY,
-        ]
-        .map(Number);
+        let mut numbers = [f64::NAN, 1.0, -f64::NAN, f64::INFINITY, 0.0, f64::NEG_INFINITY].map(Number);
         numbers.sort();
-        assert_eq!(
-            numbers[..4],
-            [f64::NEG_INFINITY, 0.0, 1.0, f64::INFINITY].map(Number)
-        );
+        assert_eq!(numbers[..4], [f64::NEG_INFINITY, 0.0, 1.0, f64::INFINITY].map(Number));
         assert!(numbers[4].0.is_nan() && numbers[5].0.is_nan());
         assert_eq!(Number(f64::NAN), Number(-f64::NAN));
     }

@@ -83,9 +83,7 @@ impl Counts {
 
     /// How many cases were declined.
     pub fn declined_cases(&self) -> u64 {
-        self.declined
-            .values()
-            .fold(0, |sum, n| sum.saturating_add(*n))
+        self.declined.values().fold(0, |sum, n| sum.saturating_add(*n))
     }
 }
 
@@ -133,10 +131,9 @@ pub struct Errors {
 impl Errors {
     /// Adds the errors of other elements.
     pub fn merge(&mut self, other: &Errors) {
-        for (mine, theirs) in [
-            (&mut self.worst_ratio_to_bound, &other.worst_ratio_to_bound),
-            (&mut self.worst_ulps, &other.worst_ulps),
-        ] {
+        for (mine, theirs) in
+            [(&mut self.worst_ratio_to_bound, &other.worst_ratio_to_bound), (&mut self.worst_ulps, &other.worst_ulps)]
+        {
             if let Some(theirs) = theirs {
                 Extreme::raise(mine, theirs.value, &theirs.case);
             }
@@ -166,11 +163,7 @@ impl Errors {
 
 fn capped(histogram: &Histogram, q: f64, worst: &Option<Extreme>) -> Option<Number> {
     let quantile = histogram.quantile(q)?;
-    Some(
-        worst
-            .as_ref()
-            .map_or(quantile, |worst| quantile.min(worst.value)),
-    )
+    Some(worst.as_ref().map_or(quantile, |worst| quantile.min(worst.value)))
 }
 
 /// The largest of many values, and the case it belongs to.
@@ -193,10 +186,7 @@ impl Extreme {
             Some(old) => (value, old.case.as_str()) > (old.value, case),
         };
         if beaten {
-            *extreme = Some(Extreme {
-                value,
-                case: case.to_owned(),
-            });
+            *extreme = Some(Extreme { value, case: case.to_owned() });
         }
     }
 }
@@ -207,27 +197,13 @@ pub struct Tallies(BTreeMap<(String, String, String, u8), Counts>);
 
 impl Tallies {
     /// The counts for a kernel, dtype, value family and size class.
-    pub fn counts(
-        &mut self,
-        kernel: &str,
-        dtype: &str,
-        family: &str,
-        size_class: u8,
-    ) -> &mut Counts {
-        self.0
-            .entry((
-                kernel.to_owned(),
-                dtype.to_owned(),
-                family.to_owned(),
-                size_class,
-            ))
-            .or_default()
+    pub fn counts(&mut self, kernel: &str, dtype: &str, family: &str, size_class: u8) -> &mut Counts {
+        self.0.entry((kernel.to_owned(), dtype.to_owned(), family.to_owned(), size_class)).or_default()
     }
 
     /// Adds a tally.
     pub fn add(&mut self, tally: &Tally) {
-        self.counts(&tally.kernel, &tally.dtype, &tally.family, tally.size_class)
-            .merge(&tally.counts);
+        self.counts(&tally.kernel, &tally.dtype, &tally.family, tally.size_class).merge(&tally.counts);
     }
 
     /// Adds other tallies.
@@ -241,16 +217,12 @@ impl IntoIterator for Tallies {
     type IntoIter = Box<dyn Iterator<Item = Tally> + Send>;
 
     fn into_iter(self) -> Self::IntoIter {
-        Box::new(
-            self.0
-                .into_iter()
-                .map(|((kernel, dtype, family, size_class), counts)| Tally {
-                    kernel,
-                    dtype,
-                    family,
-                    size_class,
-                    counts,
-                }),
-        )
+        Box::new(self.0.into_iter().map(|((kernel, dtype, family, size_class), counts)| Tally {
+            kernel,
+            dtype,
+            family,
+            size_class,
+            counts,
+        }))
     }
 }

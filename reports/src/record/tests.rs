@@ -17,12 +17,7 @@ fn header() -> Campaign {
         budget: Budget::Cases(100),
         selection: "everything".into(),
         threads: 2,
-        machine: Machine {
-            cpu: "a processor".into(),
-            cores: 2,
-            isa: vec!["avx2".into()],
-            os: "linux".into(),
-        },
+        machine: Machine { cpu: "a processor".into(), cores: 2, isa: vec!["avx2".into()], os: "linux".into() },
         libtorch: None,
         started: "2026-01-01T00:00:00Z".into(),
         command: "isonorm certify".into(),
@@ -30,11 +25,7 @@ fn header() -> Campaign {
 }
 
 fn end() -> Record {
-    End {
-        outcome: Outcome::Complete,
-        finished: "2026-01-01T00:01:00Z".into(),
-    }
-    .into()
+    End { outcome: Outcome::Complete, finished: "2026-01-01T00:01:00Z".into() }.into()
 }
 
 #[test]
@@ -49,11 +40,7 @@ fn schema_refuses_what_is_not_a_record() {
     let schema = jsonschema::validator_for(&serde_json::from_str(SCHEMA).unwrap()).unwrap();
     let good = serde_json::to_value(Record::from(header())).unwrap();
     assert!(schema.is_valid(&good));
-    for (field, value) in [
-        ("record", "kampaign".into()),
-        ("seed", (-1).into()),
-        ("colour", "red".into()),
-    ] {
+    for (field, value) in [("record", "kampaign".into()), ("seed", (-1).into()), ("colour", "red".into())] {
         let mut bad = good.clone();
         bad[field] = value;
         assert!(!schema.is_valid(&bad), "{field}");
@@ -63,18 +50,9 @@ fn schema_refuses_what_is_not_a_record() {
 #[test]
 fn what_json_has_no_number_for_survives() {
     let range = |largest: f64| {
-        Record::from(Range {
-            kernel: "k".into(),
-            dtype: "f32".into(),
-            smallest: None,
-            largest: Some(Number(largest)),
-        })
+        Record::from(Range { kernel: "k".into(), dtype: "f32".into(), smallest: None, largest: Some(Number(largest)) })
     };
-    for (value, text) in [
-        (f64::INFINITY, "\"inf\""),
-        (f64::NEG_INFINITY, "\"-inf\""),
-        (f64::NAN, "\"nan\""),
-    ] {
+    for (value, text) in [(f64::INFINITY, "\"inf\""), (f64::NEG_INFINITY, "\"-inf\""), (f64::NAN, "\"nan\"")] {
         let line = line(&range(value));
         assert!(line.contains(text), "{line}");
         assert_eq!(serde_json::from_str::<Record>(&line).unwrap(), range(value));
@@ -83,24 +61,11 @@ fn what_json_has_no_number_for_survives() {
 
 #[test]
 fn a_histogram_with_impossible_buckets_is_refused() {
-    for text in [
-        r#"{"first": 2000000000, "counts": [1]}"#,
-        r#"{"first": -41}"#,
-    ] {
-        assert!(
-            serde_json::from_str::<Histogram>(text)
-                .unwrap_err()
-                .to_string()
-                .contains("bucket")
-        );
+    for text in [r#"{"first": 2000000000, "counts": [1]}"#, r#"{"first": -41}"#] {
+        assert!(serde_json::from_str::<Histogram>(text).unwrap_err().to_string().contains("bucket"));
     }
     let text = format!(r#"{{"counts": {:?}}}"#, [1; 170]);
-    assert!(
-        serde_json::from_str::<Histogram>(&text)
-            .unwrap_err()
-            .to_string()
-            .contains("at most 169")
-    );
+    assert!(serde_json::from_str::<Histogram>(&text).unwrap_err().to_string().contains("at most 169"));
 }
 
 /// A folder with a file of the given text in it.
@@ -119,10 +84,7 @@ fn a_file_cut_in_the_middle_keeps_its_good_lines() {
         let (_folder, path) = file(&whole[..cut]);
         let error = read(&path).unwrap_err().to_string();
         assert!(error.contains("line 2: the record is cut off"), "{error}");
-        assert!(
-            error.contains("the 1 records before it are good: delete the line"),
-            "{error}"
-        );
+        assert!(error.contains("the 1 records before it are good: delete the line"), "{error}");
         let (records, bad) = read_lossy(&path).unwrap();
         assert_eq!((records, bad.len()), (vec![header().into()], 1));
     }
@@ -133,52 +95,22 @@ fn a_file_cut_in_the_middle_keeps_its_good_lines() {
 
 #[test]
 fn a_bad_line_between_good_ones_is_named() {
-    let (_folder, path) = file(&format!(
-        "{}\n{{\"record\":\"end\"}}\n{}\n",
-        line(&header().into()),
-        line(&end())
-    ));
+    let (_folder, path) = file(&format!("{}\n{{\"record\":\"end\"}}\n{}\n", line(&header().into()), line(&end())));
     let error = read(&path).unwrap_err().to_string();
-    assert!(
-        error.contains("line 2: not a record (missing field `outcome`"),
-        "{error}"
-    );
+    assert!(error.contains("line 2: not a record (missing field `outcome`"), "{error}");
     assert_eq!(read_lossy(&path).unwrap().0, [header().into(), end()]);
 }
 
 #[test]
 fn a_newer_schema_is_refused() {
-    let newer = line(
-        &Campaign {
-            schema: 2,
-            ..header()
-        }
-        .into(),
-    );
+    let newer = line(&Campaign { schema: 2, ..header() }.into());
     let with_new_field = newer.replace("\"seed\":", "\"mood\":\"good\",\"seed\":");
     assert_ne!(newer, with_new_field);
-    for text in [
-        newer,
-        with_new_field,
-        line(
-            &Campaign {
-                schema: 0,
-                ..header()
-            }
-            .into(),
-        ),
-    ] {
+    for text in [newer, with_new_field, line(&Campaign { schema: 0, ..header() }.into())] {
         let (_folder, path) = file(&text);
         let error = read_lossy(&path).unwrap_err();
-        assert!(
-            matches!(error, Error::SchemaVersion { line: 1, .. }),
-            "{error}"
-        );
-        assert!(
-            error
-                .to_string()
-                .contains("use the isonorm that wrote it, or a newer one")
-        );
+        assert!(matches!(error, Error::SchemaVersion { line: 1, .. }), "{error}");
+        assert!(error.to_string().contains("use the isonorm that wrote it, or a newer one"));
     }
 }
 
@@ -187,10 +119,7 @@ fn a_file_without_its_head_is_refused() {
     for text in [line(&end()), "no JSON at all".into(), String::new()] {
         let (_folder, path) = file(&text);
         match read_lossy(&path) {
-            Err(error) => assert!(
-                matches!(error, Error::NoCampaign { line: 1, .. }),
-                "{error}"
-            ),
+            Err(error) => assert!(matches!(error, Error::NoCampaign { line: 1, .. }), "{error}"),
             Ok((records, bad)) => assert!(text.is_empty() && records.is_empty() && bad.is_empty()),
         }
     }
@@ -204,19 +133,13 @@ fn files_that_are_not_there_are_named() {
     assert!(files(&missing).unwrap_err().to_string().contains("missing"));
     let under_a_file = folder.path().join("file");
     std::fs::write(&under_a_file, "").unwrap();
-    assert!(matches!(
-        Writer::create(&under_a_file.join("records.jsonl")),
-        Err(Error::Write { .. })
-    ));
+    assert!(matches!(Writer::create(&under_a_file.join("records.jsonl")), Err(Error::Write { .. })));
 }
 
 #[test]
 fn a_folder_stands_for_the_files_of_records_in_it() {
     let folder = tempfile::tempdir().unwrap();
-    let (first, second) = (
-        folder.path().join("a/records.jsonl"),
-        folder.path().join("b/c/records.jsonl"),
-    );
+    let (first, second) = (folder.path().join("a/records.jsonl"), folder.path().join("b/c/records.jsonl"));
     for path in [&second, &first] {
         let mut writer = Writer::create(path).unwrap();
         writer.write(header()).unwrap();
@@ -233,23 +156,14 @@ type Observation = (u8, u8, u8, f64, bool);
 fn tallied(observations: &[Observation]) -> Tallies {
     let mut tallies = Tallies::default();
     for (kernel, family, case, error, declined) in observations {
-        let counts = tallies.counts(
-            &kernel.to_string(),
-            "f32",
-            &family.to_string(),
-            size_class(u64::from(*case)),
-        );
+        let counts = tallies.counts(&kernel.to_string(), "f32", &family.to_string(), size_class(u64::from(*case)));
         if *declined {
             counts.decline(&format!("reason {case}"), 1);
             continue;
         }
         counts.cases += 1;
         counts.failed += u64::from(*error > 1.0);
-        counts.elements.merge(&Elements {
-            total: 1,
-            exact: 1,
-            libtorch: 0,
-        });
+        counts.elements.merge(&Elements { total: 1, exact: 1, libtorch: 0 });
         for errors in [&mut counts.errors, &mut counts.libtorch] {
             errors.raise(&format!("case {case}"), *error, error * 2.0);
             errors.ratio_to_bound.add(*error);
@@ -260,13 +174,7 @@ fn tallied(observations: &[Observation]) -> Tallies {
 }
 
 fn observations() -> impl Strategy<Value = Vec<Observation>> {
-    let error = prop_oneof![
-        Just(0.0),
-        Just(1.0),
-        Just(f64::NAN),
-        Just(f64::INFINITY),
-        1e-9..1e9f64
-    ];
+    let error = prop_oneof![Just(0.0), Just(1.0), Just(f64::NAN), Just(f64::INFINITY), 1e-9..1e9f64];
     prop::collection::vec((0..2u8, 0..2u8, 0..4u8, error, any::<bool>()), 0..60)
 }
 
