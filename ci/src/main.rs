@@ -1,3 +1,57 @@
-//! `cargo isonorm`: finds or gets libtorch, builds, and hands over to `isonorm`.
+//! `cargo isonorm VERB …`, the first program that runs in a fresh clone.
+//!
+//! It needs no libtorch itself. It finds or gets libtorch, builds the workspace against it and hands over: `test` to
+//! `cargo test`, every other verb to the `isonorm` command, whose exit status it returns. It exits with 2 when it
+//! cannot get that far, and says what to do.
 
-fn main() {}
+mod error;
+mod libtorch;
+mod machine;
+#[cfg(test)]
+mod tests;
+mod wheels;
+mod workspace;
+
+use std::convert::Infallible;
+use std::env;
+use std::ffi::OsString;
+use std::process::{Command, ExitCode};
+
+use error::Error;
+use machine::Machine;
+use workspace::Workspace;
+
+fn main() -> ExitCode {
+    match hand_over(env::args_os().skip(1).collect()) {
+        Err(error) => {
+            eprintln!("isonorm: {error}");
+            ExitCode::from(2)
+        }
+        Ok(never) => match never {},
+    }
+}
+
+/// Puts libtorch in place, builds, and replaces this process by the program that was asked for.
+fn hand_over(arguments: Vec<OsString>) -> Result<Infallible, Error> {
+    let machine = Machine::here();
+    let workspace = Workspace::find(&machine)?;
+    let libtorch = libtorch::ensure(&workspace, &machine, wheels::for_platform(&machine.platform))?;
+
+    let mut program = match arguments.split_first() {
+        Some((verb, rest)) if verb == "test" => {
+            let mut cargo = workspace.cargo(&machine, "test");
+            cargo.args(rest);
+            cargo
+        }
+        _ => {
+            let mut isonorm = Command::new(workspace.build_isonorm(&machine, &libtorch)?);
+            isonorm.args(arguments);
+            isonorm
+        }
+    };
+    program.env("LIBTORCH", &libtorch);
+    if let Some(path) = workspace.library_path(&libtorch) {
+        program.env("LD_LIBRARY_PATH", path);
+    }
+    Err(workspace::replace_this_process(program))
+}

@@ -1,0 +1,96 @@
+//! What the bootstrap asks of the machine it runs on. Tests plant faults here.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::error::{At, Error};
+
+pub struct Machine {
+    /// Operating system, architecture and C library, such as `linux-x86_64-gnu`.
+    pub platform: String,
+    /// Where programs are looked for.
+    pub path: OsString,
+    /// The user's `LIBTORCH`; also set, to its default, by `.cargo/config.toml`.
+    pub libtorch: Option<PathBuf>,
+    /// The C++ compiler as torch-sys will call it, with any leading wrapper.
+    pub compiler: String,
+    /// Bytes that an unprivileged user can still write in a folder.
+    pub free_space: fn(&Path) -> Result<u64, Error>,
+}
+
+impl Machine {
+    pub fn here() -> Self {
+        let c_library = if cfg!(target_env = "gnu") { "gnu" } else { "other" };
+        Machine {
+            platform: format!("{}-{}-{c_library}", env::consts::OS, env::consts::ARCH),
+            path: env::var_os("PATH").unwrap_or_default(),
+            libtorch: env::var_os("LIBTORCH").filter(|value| !value.is_empty()).map(PathBuf::from),
+            compiler: env::var("CXX").unwrap_or_else(|_| "c++".to_owned()),
+            free_space,
+        }
+    }
+
+    /// A command that is looked for on this machine's path.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.env("PATH", &self.path).stdin(Stdio::null());
+        command
+    }
+
+    /// Whether a command can be started and succeeds; its output is thrown away.
+    pub fn runs(&self, program: &str, arguments: &[&str]) -> bool {
+        self.command(program)
+            .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    }
+
+    pub fn require_compiler(&self) -> Result<(), Error> {
+        let mut words: Vec<&str> = self.compiler.split_whitespace().collect();
+        words.push("--version");
+        if self.runs(words[0], &words[1..]) {
+            return Ok(());
+        }
+        Err(Error::NoCompiler { program: self.compiler.clone() })
+    }
+
+    pub fn require_space(&self, folder: &Path, needed: u64) -> Result<(), Error> {
+        let free = (self.free_space)(folder)?;
+        if free >= needed {
+            return Ok(());
+        }
+        Err(Error::LittleDisk { folder: folder.to_owned(), needed, free })
+    }
+
+    /// A Python that has pip.
+    pub fn require_pip(&self) -> Result<&'static str, Error> {
+        let mut without_pip = None;
+        for python in PYTHONS {
+            if self.runs(python, &["-m", "pip", "--version"]) {
+                return Ok(python);
+            }
+            if self.runs(python, &["--version"]) {
+                without_pip.get_or_insert(python);
+            }
+        }
+        Err(match without_pip {
+            Some(python) => Error::NoPip { python: python.to_owned() },
+            None => Error::NoPython,
+        })
+    }
+}
+
+/// The names a Python goes by; in an active environment the first is that environment's.
+pub const PYTHONS: [&str; 2] = ["python3", "python"];
+
+fn free_space(folder: &Path) -> Result<u64, Error> {
+    let system =
+        nix::sys::statvfs::statvfs(folder).map_err(std::io::Error::from).at("ask for the free space of", folder)?;
+    // The types differ between platforms.
+    #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
+    Ok(u64::from(system.blocks_available()) * system.fragment_size() as u64)
+}

@@ -1,0 +1,141 @@
+//! The workspace as cargo sees it, and the builds in it.
+
+use std::env;
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::error::{At, Error};
+use crate::machine::Machine;
+
+pub struct Workspace {
+    /// The folder of the workspace's `Cargo.toml`.
+    pub root: PathBuf,
+    /// Where cargo builds: `target` in the root unless the user says otherwise.
+    pub target: PathBuf,
+}
+
+impl Workspace {
+    /// Asks cargo, because only cargo knows what `CARGO_TARGET_DIR` and the configuration files make of the target folder.
+    pub fn find(machine: &Machine) -> Result<Self, Error> {
+        let output = machine
+            .command(cargo_program())
+            .args(["metadata", "--no-deps", "--format-version=1"])
+            .stderr(Stdio::inherit())
+            .output()
+            .at("start", cargo_program())?;
+        if !output.status.success() {
+            return Err(Error::Build);
+        }
+        let answer = |reason: String| Error::Answer { program: "cargo metadata", reason };
+        let metadata: Value = serde_json::from_slice(&output.stdout).map_err(|error| answer(error.to_string()))?;
+        let folder = |key: &str| {
+            let value = metadata[key].as_str().map(PathBuf::from);
+            value.ok_or_else(|| answer(format!("it has no {key}")))
+        };
+        Ok(Workspace { root: folder("workspace_root")?, target: folder("target_directory")? })
+    }
+
+    /// Where `[env] LIBTORCH` in `.cargo/config.toml` points.
+    pub fn libtorch(&self) -> PathBuf {
+        self.root.join("target").join("libtorch")
+    }
+
+    /// A cargo command on the whole workspace, in the one profile that everything shares.
+    pub fn cargo(&self, machine: &Machine, subcommand: &str) -> Command {
+        let mut cargo = machine.command(cargo_program());
+        cargo.args([subcommand, "--release", "--manifest-path"]).arg(self.root.join("Cargo.toml"));
+        cargo
+    }
+
+    /// Builds the `isonorm` command and says where it lies.
+    pub fn build_isonorm(&self, machine: &Machine, libtorch: &Path) -> Result<PathBuf, Error> {
+        let mut build = self
+            .cargo(machine, "build")
+            .args(["--package", "isonorm-harness", "--bin", "isonorm"])
+            .arg("--message-format=json-render-diagnostics")
+            .env("LIBTORCH", libtorch)
+            .stdout(Stdio::piped())
+            .spawn()
+            .at("start", cargo_program())?;
+        let mut isonorm = None;
+        if let Some(messages) = build.stdout.take() {
+            for line in BufReader::new(messages).lines() {
+                let line = line.at("read from", cargo_program())?;
+                isonorm = executable(&line).or(isonorm);
+            }
+        }
+        let status = build.wait().at("wait for", cargo_program())?;
+        if !status.success() {
+            return Err(Error::Build);
+        }
+        isonorm.ok_or_else(|| Error::Answer {
+            program: "cargo build",
+            reason: "it names no executable isonorm".to_owned(),
+        })
+    }
+
+    /// `LD_LIBRARY_PATH` for programs that would not find libtorch by their relative run path: when `RUSTFLAGS` takes
+    /// the place of the flags in `.cargo/config.toml`, and in documentation tests (linked in a temporary folder) when
+    /// libtorch lies outside of the target folder, so that cargo does not add it.
+    pub fn library_path(&self, libtorch: &Path) -> Option<OsString> {
+        let own_flags = ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"];
+        let replaced = own_flags.iter().any(|name| env::var_os(name).is_some());
+        if libtorch.starts_with(&self.target) && !replaced {
+            return None;
+        }
+        let mut path = libtorch.join("lib").into_os_string();
+        if let Some(others) = env::var_os("LD_LIBRARY_PATH") {
+            path.push(":");
+            path.push(others);
+        }
+        Some(path)
+    }
+}
+
+/// The cargo that runs this program.
+fn cargo_program() -> OsString {
+    env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+/// The executable `isonorm`, if that is what one of cargo's messages is about.
+fn executable(message: &str) -> Option<PathBuf> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    if message["target"]["name"] != "isonorm" {
+        return None;
+    }
+    message["executable"].as_str().map(PathBuf::from)
+}
+
+/// Becomes `program`: its terminal, signals and exit status are then the user's. Returns only if that failed.
+pub fn replace_this_process(mut program: Command) -> Error {
+    let source = program.stdin(Stdio::inherit()).exec();
+    Error::Io { action: "start", path: program.get_program().into(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_executable_is_found_among_cargos_messages() {
+        let program = r#"{"reason":"compiler-artifact","target":{"name":"isonorm"},"executable":"/t/release/isonorm"}"#;
+        let other = r#"{"reason":"compiler-artifact","target":{"name":"build-script"},"executable":"/t/build"}"#;
+        let library = r#"{"reason":"compiler-artifact","target":{"name":"isonorm"},"executable":null}"#;
+        assert_eq!(executable(program), Some(PathBuf::from("/t/release/isonorm")));
+        assert_eq!(executable(other), None);
+        assert_eq!(executable(library), None);
+        assert_eq!(executable("not JSON"), None);
+    }
+
+    #[test]
+    fn a_libtorch_outside_of_the_target_folder_is_named_in_the_library_path() {
+        let workspace = Workspace { root: "/w".into(), target: "/elsewhere".into() };
+        let path = workspace.library_path(Path::new("/w/target/libtorch")).unwrap_or_default();
+        assert!(path.to_string_lossy().starts_with("/w/target/libtorch/lib"), "{path:?}");
+    }
+}
