@@ -46,12 +46,10 @@ fn hand_over(arguments: Vec<OsString>) -> Result<Infallible, Error> {
         _ => {
             let mut isonorm = Command::new(workspace.build_isonorm(&machine, &libtorch)?);
             isonorm.args(arguments);
+            workspace::add_library_path(&mut isonorm, &libtorch);
             isonorm
         }
     };
     program.env("LIBTORCH", &libtorch);
-    if let Some(path) = workspace.library_path(&libtorch) {
-        program.env("LD_LIBRARY_PATH", path);
-    }
     Err(workspace::replace_this_process(program))
 }

@@ -56,7 +56,8 @@ impl Workspace {
     pub fn build_isonorm(&self, machine: &Machine, libtorch: &Path) -> Result<PathBuf, Error> {
         let mut build = self
             .cargo(machine, "build")
-            .args(["--package", "isonorm-harness", "--bin", "isonorm"])
+            // The whole workspace, so that dependencies get the features that they have in tests and are built once.
+            .args(["--workspace", "--bin", "isonorm"])
             .arg("--message-format=json-render-diagnostics")
             .env("LIBTORCH", libtorch)
             .stdout(Stdio::piped())
@@ -78,23 +79,20 @@ impl Workspace {
             reason: "it names no executable isonorm".to_owned(),
         })
     }
+}
 
-    /// `LD_LIBRARY_PATH` for programs that would not find libtorch by their relative run path: when `RUSTFLAGS` takes
-    /// the place of the flags in `.cargo/config.toml`, and in documentation tests (linked in a temporary folder) when
-    /// libtorch lies outside of the target folder, so that cargo does not add it.
-    pub fn library_path(&self, libtorch: &Path) -> Option<OsString> {
-        let own_flags = ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"];
-        let replaced = own_flags.iter().any(|name| env::var_os(name).is_some());
-        if libtorch.starts_with(&self.target) && !replaced {
-            return None;
-        }
-        let mut path = libtorch.join("lib").into_os_string();
-        if let Some(others) = env::var_os("LD_LIBRARY_PATH") {
-            path.push(":");
-            path.push(others);
-        }
-        Some(path)
+/// Puts libtorch on the library path of a program that may have been linked without the run path of
+/// `.cargo/config.toml`: `RUSTFLAGS` takes the place of the flags there.
+pub fn add_library_path(program: &mut Command, libtorch: &Path) {
+    if ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"].iter().all(|name| env::var_os(name).is_none()) {
+        return;
     }
+    let mut path = libtorch.join("lib").into_os_string();
+    if let Some(others) = env::var_os("LD_LIBRARY_PATH") {
+        path.push(":");
+        path.push(others);
+    }
+    program.env("LD_LIBRARY_PATH", path);
 }
 
 /// The cargo that runs this program.
@@ -130,12 +128,5 @@ mod tests {
         assert_eq!(executable(other), None);
         assert_eq!(executable(library), None);
         assert_eq!(executable("not JSON"), None);
-    }
-
-    #[test]
-    fn a_libtorch_outside_of_the_target_folder_is_named_in_the_library_path() {
-        let workspace = Workspace { root: "/w".into(), target: "/elsewhere".into() };
-        let path = workspace.library_path(Path::new("/w/target/libtorch")).unwrap_or_default();
-        assert!(path.to_string_lossy().starts_with("/w/target/libtorch/lib"), "{path:?}");
     }
 }
