@@ -74,10 +74,11 @@ impl Builder {
         self.push(Op::Select { left: left.id, right: right.id, then: then.id, otherwise: otherwise.id })
     }
 
-    /// Declares an output, stored with these axes in this type.
+    /// Declares an output with these axes, stored in this type; the value is repeated along those that it lacks.
     pub fn output(&self, name: &str, value: Expr<'_>, axes: AxisSet, dtype: Dtype) {
-        let node = value.id;
-        self.graph.borrow_mut().outputs.push(GraphOutput { name: name.to_owned(), node, axes, dtype });
+        let missing = axes.without(value.axes());
+        let node = if missing.is_empty() { value.id } else { self.push(Op::Repeat(value.id, missing)).id };
+        self.graph.borrow_mut().outputs.push(GraphOutput { name: name.to_owned(), node, dtype });
     }
 
     /// The handle of a node that is there already.

@@ -178,8 +178,6 @@ pub struct GraphOutput {
     pub name: String,
     /// Its node.
     pub node: NodeId,
-    /// Axes it is stored with: those of the node, and axes along which it repeats.
-    pub axes: AxisSet,
     /// The type it is stored in.
     pub dtype: Dtype,
 }

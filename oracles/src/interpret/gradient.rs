@@ -24,7 +24,7 @@ pub fn gradient(forward: &Graph, outputs: &[&str], wanted: &[Wanted]) -> Graph {
     for &name in outputs {
         let output = forward.outputs.iter().find(|output| output.name == name);
         let output = output.unwrap_or_else(|| panic!("the graph has no output `{name}`"));
-        start.add_input(&format!("d{name}"), output.axes);
+        start.add_input(&format!("d{name}"), forward.node(output.node).axes);
     }
     // The forward nodes, moved behind the new inputs.
     let mut moved: Vec<NodeId> = Vec::with_capacity(forward.nodes.len());
@@ -50,7 +50,6 @@ pub fn gradient(forward: &Graph, outputs: &[&str], wanted: &[Wanted]) -> Graph {
     for (index, &name) in outputs.iter().enumerate() {
         let output = forward.outputs.iter().find(|output| output.name == name).expect("found above");
         let seed = builder.expr(NodeId(index as u32));
-        let seed = seed.summed_to(&builder, output.axes, forward.node(output.node).axes);
         accumulate(&mut adjoints, output.node, seed);
     }
     for (index, node) in forward.nodes.iter().enumerate().rev() {
