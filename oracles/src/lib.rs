@@ -3,6 +3,7 @@
 pub mod dd;
 pub mod formula;
 pub mod interpret;
+pub mod native;
 pub mod operators;
 mod problem;
 pub mod storage;

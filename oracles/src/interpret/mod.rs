@@ -5,6 +5,7 @@ pub mod cost;
 pub mod exact;
 pub mod gradient;
 pub mod text;
+pub mod torch;
 mod walk;
 
 pub use walk::Sizes;

@@ -7,6 +7,7 @@ use super::layer_norm::NORMALIZED_NDIM;
 use super::shared::{EPS, FEATURES, PER_FEATURE, ROWS, ROWS_FEATURES, always};
 use super::{Attribute, Domain, Operator, Paper, Relation, TensorSpec};
 use crate::formula::Expr;
+use crate::native::{Declined, Given};
 use crate::problem::Scope;
 
 pub(super) static OPERATOR: Operator = Operator {
@@ -33,6 +34,10 @@ pub(super) static OPERATOR: Operator = Operator {
     relations: &[Relation::Independent("r"), Relation::Permutation("d"), Relation::Odd],
     independent: &["r"],
     special_values: "As layer_norm of the sum; infinities of opposite signs add up to NaN.",
+    native: Some(|given| {
+        let h = native_residual_sum(given)?;
+        Ok(vec![super::layer_norm::layer_norm(given, &h)?, h])
+    }),
     papers: &[Paper { title: "Layer Normalization", reference: "arXiv:1607.06450, eq. 3 and 4" }],
 };
 
@@ -41,6 +46,14 @@ pub(super) fn residual_sum<'b>(scope: &Scope<'b>) -> (Expr<'b>, Expr<'b>) {
     let h = (scope.input("x") + scope.input("residual")).named("h");
     let rounded = scope.problem().says("sum", "rounded");
     (h, if rounded { h.cast(scope.problem().dtypes.data) } else { h })
+}
+
+/// The same in libtorch.
+pub(super) fn native_residual_sum(given: &Given<'_>) -> Result<tch::Tensor, Declined> {
+    if given.is_half() && given.problem().says("sum", "unrounded") {
+        return Err(Declined::OtherForm("rounds the sum to the data type before the norm reads it"));
+    }
+    Ok(given.input("x")?.f_add(given.input("residual")?)?)
 }
 
 pub(super) const SUM: Attribute = Attribute {

@@ -3,7 +3,7 @@
 //! `h = x + residual`, `residual_out = h` rounded to the data type, `y = h / √(mean(h²) + eps) · weight`; `sum` as in
 //! [`super::add_layer_norm`].
 
-use super::add_layer_norm::{SUM, residual_sum};
+use super::add_layer_norm::{SUM, native_residual_sum, residual_sum};
 use super::layer_norm::NORMALIZED_NDIM;
 use super::shared::{EPS, FEATURES, PER_FEATURE, ROWS, ROWS_FEATURES, always};
 use super::{Operator, Paper, Relation, TensorSpec};
@@ -30,5 +30,9 @@ pub(super) static OPERATOR: Operator = Operator {
     relations: &[Relation::Independent("r"), Relation::Permutation("d"), Relation::Odd],
     independent: &["r"],
     special_values: "As rms_norm of the sum; infinities of opposite signs add up to NaN.",
+    native: Some(|given| {
+        let h = native_residual_sum(given)?;
+        Ok(vec![super::rms_norm::rms_norm(given, &h)?, h])
+    }),
     papers: &[Paper { title: "Root Mean Square Layer Normalization", reference: "arXiv:1910.07467, eq. 4" }],
 };

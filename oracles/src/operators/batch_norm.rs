@@ -59,6 +59,15 @@ pub(super) static OPERATOR: Operator = Operator {
     special_values: "A NaN or infinity in a channel makes the whole channel NaN, its running statistics too. A constant \
         channel gives the bias; with eps = 0 it gives NaN. Running statistics need two values per channel (as in libtorch, \
         whose unbiased variance divides by one less), or none: an empty batch leaves them as they are.",
+    native: Some(|given| {
+        let state = [given.copy("running_mean")?, given.copy("running_var")?];
+        let [mean, var] = state.each_ref().map(Option::as_ref);
+        let params = [given.param_like_state("weight")?, given.param_like_state("bias")?];
+        let [weight, bias] = params.each_ref().map(Option::as_ref);
+        let x = given.input("x")?;
+        let y = x.f_batch_norm(weight, bias, mean, var, true, given.momentum(), given.eps(), true)?;
+        Ok(std::iter::once(y).chain(state.into_iter().flatten()).collect())
+    }),
     papers: &[Paper {
         title: "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift",
         reference: "arXiv:1502.03167, algorithm 1",

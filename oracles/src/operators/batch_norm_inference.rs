@@ -29,6 +29,13 @@ pub(super) static OPERATOR: Operator = Operator {
     independent: &["n", "c"],
     special_values: "A NaN or infinity in x stays where it is. running_var = 0 with eps = 0 gives infinities, and NaN where \
         x equals running_mean.",
+    native: Some(|given| {
+        let state = [given.input("running_mean")?, given.input("running_var")?].map(Some);
+        let params = [given.param_like_state("weight")?, given.param_like_state("bias")?];
+        let [weight, bias] = params.each_ref().map(Option::as_ref);
+        let x = given.input("x")?;
+        Ok(vec![x.f_batch_norm(weight, bias, state[0], state[1], false, 0.0, given.eps(), true)?])
+    }),
     papers: &[Paper {
         title: "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift",
         reference: "arXiv:1502.03167, algorithm 2",

@@ -27,6 +27,7 @@ pub(super) static OPERATOR: Operator = Operator {
     independent: &["r"],
     special_values: "A NaN in a row makes the whole row NaN; one infinity makes itself NaN and the other entries 0, two of \
         opposite signs make the row NaN. A row of zeros gives zeros; with eps = 0 it gives NaN.",
+    native: None,
     papers: &[Paper {
         title: "Pre-RMSNorm and Pre-CRMSNorm Transformers: Equivalent and Efficient Pre-LN Transformers",
         reference: "arXiv:2305.14858, eq. 5",

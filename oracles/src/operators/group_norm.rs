@@ -46,6 +46,11 @@ pub(super) static OPERATOR: Operator = Operator {
     ],
     independent: &["n", "g"],
     special_values: "A NaN or infinity makes its whole group NaN. A constant group gives the bias; with eps = 0 it gives NaN.",
+    native: Some(|given| {
+        let groups = given.problem().size("g") as i64;
+        let (weight, bias) = (given.optional("weight"), given.optional("bias"));
+        Ok(vec![given.input("x")?.f_group_norm(groups, weight, bias, given.eps(), true)?])
+    }),
     papers: &[Paper { title: "Group Normalization", reference: "arXiv:1803.08494, eq. 1 to 7" }],
 };
 

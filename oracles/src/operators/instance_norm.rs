@@ -53,6 +53,15 @@ pub(super) static OPERATOR: Operator = Operator {
     independent: &["c"],
     special_values: "A NaN or infinity makes its whole instance NaN, and the running statistics of its channel. A constant \
         instance gives the bias; with eps = 0 it gives NaN. One position per instance gives the bias; running statistics need two.",
+    native: Some(|given| {
+        let state = [given.copy("running_mean")?, given.copy("running_var")?];
+        let [mean, var] = state.each_ref().map(Option::as_ref);
+        let params = [given.param_like_state("weight")?, given.param_like_state("bias")?];
+        let [weight, bias] = params.each_ref().map(Option::as_ref);
+        let x = given.input("x")?;
+        let y = x.f_instance_norm(weight, bias, mean, var, true, given.momentum(), given.eps(), true)?;
+        Ok(std::iter::once(y).chain(state.into_iter().flatten()).collect())
+    }),
     papers: &[Paper {
         title: "Instance Normalization: The Missing Ingredient for Fast Stylization",
         reference: "arXiv:1607.08022, eq. 3",

@@ -5,6 +5,7 @@
 
 use super::shared::{ROWS, ROWS_FEATURES, VECTOR, always};
 use super::{Attribute, Domain, Operator, Paper, Relation, TensorSpec};
+use crate::native::Declined;
 
 pub(super) static OPERATOR: Operator = Operator {
     name: "l2_normalize",
@@ -30,5 +31,14 @@ pub(super) static OPERATOR: Operator = Operator {
     independent: &["r"],
     special_values: "A NaN in a row makes the whole row NaN; an infinity makes itself NaN and the other entries 0. A row of \
         zeros gives zeros; with eps = 0 it gives NaN.",
+    native: Some(|given| {
+        if given.is_half() {
+            return Err(Declined::OtherForm("rounds the norm to the data type before it divides"));
+        }
+        // The lines of torch.nn.functional.normalize.
+        let x = given.input("x")?;
+        let norm = x.f_norm_scalaropt_dim(2, [-1].as_slice(), true)?.f_clamp_min(given.eps())?;
+        Ok(vec![x.f_div(&norm.f_expand_as(x)?)?])
+    }),
     papers: &[Paper { title: "torch.nn.functional.normalize", reference: "PyTorch documentation, p = 2" }],
 };

@@ -7,6 +7,7 @@ use isonorm_kernels::abi::Value;
 
 use super::shared::{EPS, FEATURES, PER_FEATURE, ROWS, ROWS_FEATURES, always};
 use super::{DerivedAttribute, Operator, Paper, Relation, TensorSpec};
+use crate::native::{Declined, Given};
 
 pub(super) static OPERATOR: Operator = Operator {
     name: "layer_norm",
@@ -40,8 +41,15 @@ pub(super) static OPERATOR: Operator = Operator {
     special_values: "A NaN or infinity in a row makes the whole row NaN. A row of equal entries gives the bias; with \
         eps = 0 its variance 0 gives 0 · ∞ = NaN. d = 1 gives the bias. No rows: an empty output, and zero gradients of \
         weight and bias.",
+    native: Some(|given| Ok(vec![layer_norm(given, given.input("x")?)?])),
     papers: &[Paper { title: "Layer Normalization", reference: "arXiv:1607.06450, eq. 3 and 4" }],
 };
+
+/// libtorch's form, of any tensor of the shape of `x`.
+pub(super) fn layer_norm(given: &Given<'_>, x: &tch::Tensor) -> Result<tch::Tensor, Declined> {
+    let (weight, bias) = (given.optional("weight"), given.optional("bias"));
+    Ok(x.f_layer_norm(given.shape("d"), weight, bias, given.eps(), true)?)
+}
 
 /// How many of the last dimensions of `x` a row is made of.
 pub(super) const NORMALIZED_NDIM: DerivedAttribute = DerivedAttribute {

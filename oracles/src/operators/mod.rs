@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use isonorm_kernels::abi::Value;
 
 use crate::formula::Expr;
+use crate::native::Forward;
 use crate::problem::{Problem, Scope};
 
 mod add_layer_norm;
@@ -69,6 +70,8 @@ pub struct Operator {
     pub independent: &'static [&'static str],
     /// NaN, infinities, zero variance, sizes 0 and 1: what the formula makes of them.
     pub special_values: &'static str,
+    /// The same in libtorch, if it has it: the forward half.
+    pub native: Option<Forward>,
     /// Where the definition comes from.
     pub papers: &'static [Paper],
 }

@@ -31,6 +31,7 @@ pub(super) static OPERATOR: Operator = Operator {
     relations: &[Relation::Independent("r"), Relation::ScaleInvariant, Relation::Odd],
     independent: &["r"],
     special_values: "As rms_norm, except that a NaN or infinity behind the first k entries stays where it is.",
+    native: None,
     papers: &[Paper { title: "Root Mean Square Layer Normalization", reference: "arXiv:1910.07467, section 4.2" }],
 };
 

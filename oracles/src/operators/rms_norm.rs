@@ -7,6 +7,7 @@
 use super::layer_norm::NORMALIZED_NDIM;
 use super::shared::{EPS, FEATURES, PER_FEATURE, ROWS, ROWS_FEATURES, always};
 use super::{Attribute, Domain, Operator, Paper, Relation, TensorSpec};
+use crate::native::{Declined, Given};
 
 pub(super) static OPERATOR: Operator = Operator {
     name: "rms_norm",
@@ -35,8 +36,22 @@ pub(super) static OPERATOR: Operator = Operator {
     independent: &["r"],
     special_values: "A NaN in a row makes the whole row NaN; an infinity makes itself NaN and the other entries 0. A row \
         of zeros gives zeros of the sign that x · weight has; with eps = 0 it gives 0 · ∞ = NaN. d = 1 gives ± weight.",
+    native: Some(|given| {
+        let problem = given.problem();
+        if problem.has("weight")
+            && (problem.says("cast", "gemma") || (problem.says("cast", "llama") && given.is_half()))
+        {
+            return Err(Declined::OtherForm("has only the form that rounds once, at the end"));
+        }
+        Ok(vec![rms_norm(given, given.input("x")?)?])
+    }),
     papers: &[Paper { title: "Root Mean Square Layer Normalization", reference: "arXiv:1910.07467, eq. 4" }],
 };
+
+/// libtorch's form, of any tensor of the shape of `x`.
+pub(super) fn rms_norm(given: &Given<'_>, x: &tch::Tensor) -> Result<tch::Tensor, Declined> {
+    Ok(x.f_rms_norm(given.shape("d"), given.optional("weight"), given.eps())?)
+}
 
 const CAST: Attribute = Attribute {
     name: "cast",
