@@ -1,3 +1,4 @@
 //! Asking the question: generators, sandbox, judge and campaigns.
 
+pub mod judge;
 pub mod run;

@@ -1,0 +1,91 @@
+//! The truth of a problem, and what a kernel may make of it.
+
+use isonorm_kernels::abi::{Direction, Dtype};
+use isonorm_oracles::Problem;
+use isonorm_oracles::dd::Dd;
+use isonorm_oracles::formula::Graph;
+use isonorm_oracles::interpret::bound::{Arithmetic, OutputBound, bound};
+use isonorm_oracles::interpret::exact::{Values, exact};
+
+use super::Expected;
+
+/// The exact value of every node of a problem's formula.
+#[derive(Clone, Debug)]
+pub struct Truth {
+    /// The formula.
+    pub graph: Graph,
+    values: Values,
+    direction: Direction,
+}
+
+/// How far a kernel of some arithmetic can be from the truth.
+#[derive(Clone, Debug)]
+pub struct Tolerance {
+    outputs: Vec<OutputBound>,
+}
+
+impl Truth {
+    /// Evaluates the formula of `problem` on dense inputs, in the order of [`Problem::inputs`].
+    ///
+    /// # Panics
+    /// If the number of inputs or of elements is not that of the problem.
+    pub fn of(problem: &Problem, inputs: &[&[f64]]) -> Truth {
+        let graph = problem.graph();
+        let values = exact(&graph, &problem.sizes(), inputs);
+        Truth { graph, values, direction: problem.direction }
+    }
+
+    /// Bounds the error of a kernel that computes with `arithmetic`.
+    pub fn tolerance(&self, arithmetic: Arithmetic) -> Tolerance {
+        Tolerance { outputs: bound(&self.graph, &self.values, arithmetic) }
+    }
+
+    /// The true elements of an output, before they are rounded to its type.
+    pub fn output(&self, output: usize) -> &[Dd] {
+        &self.values.nodes[self.graph.outputs[output].node.index()]
+    }
+
+    /// The exact values of all nodes.
+    pub fn values(&self) -> &Values {
+        &self.values
+    }
+
+    /// The type of an output.
+    pub fn dtype(&self, output: usize) -> Dtype {
+        self.graph.outputs[output].dtype
+    }
+
+    /// What to expect of each element of an output.
+    pub fn expected<'a>(
+        &'a self,
+        tolerance: &'a Tolerance,
+        output: usize,
+    ) -> impl ExactSizeIterator<Item = Expected> + 'a {
+        let bound = &tolerance.outputs[output];
+        // Sums of gradients meet infinities in every order; forward formulas give each element its class.
+        let any_non_finite = self.direction == Direction::Backward;
+        self.output(output).iter().zip(&bound.errors).map(move |(&truth, &error)| Expected {
+            truth,
+            error,
+            zero_sign: bound.zero_sign,
+            any_non_finite,
+        })
+    }
+}
+
+impl Tolerance {
+    /// Whether all evaluations agree on every element: the answer must match to the bit.
+    pub fn is_exact(&self) -> bool {
+        self.outputs.iter().all(|output| output.errors.iter().all(|&error| error == 0.0))
+    }
+
+    /// Whether some element may be anything, because an intermediate can leave the range of the working precision.
+    pub fn is_open(&self) -> bool {
+        self.outputs.iter().any(|output| output.errors.contains(&f64::INFINITY))
+    }
+
+    /// The largest error of one element of an output.
+    pub fn error(&self, output: usize, element: usize) -> f64 {
+        self.outputs[output].errors[element]
+    }
+}
