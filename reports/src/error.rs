@@ -56,9 +56,23 @@ pub enum Error {
     /// A line is not a record.
     #[error("{0}")]
     Line(#[from] BadLine),
-    /// A record cannot be written as JSON.
-    #[error("cannot write a record as JSON")]
+    /// Something cannot be written as JSON.
+    #[error("cannot write JSON")]
     Json(#[from] serde_json::Error),
+    /// Something cannot be written as JUnit XML.
+    #[error("cannot write JUnit XML")]
+    Junit(#[from] quick_junit::SerializeError),
+    /// A template cannot be filled.
+    #[error("cannot fill a template")]
+    Template(#[from] minijinja::Error),
+    /// A figure cannot be drawn.
+    #[error("cannot draw the figure {figure}: {reason}")]
+    Plot {
+        /// Its name.
+        figure: String,
+        /// What the plotting library said.
+        reason: String,
+    },
 }
 
 /// A line that is not a record.

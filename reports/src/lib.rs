@@ -4,7 +4,16 @@
 //! such records only: it knows strings and numbers, and no operator. A campaign cut in shards over many machines is
 //! the concatenation of its records.
 
+pub mod certificate;
 mod error;
+pub mod html;
+pub mod json;
+pub mod junit;
+pub mod plot;
 pub mod record;
+mod render;
+pub mod summary;
+mod write;
 
-pub use error::Error;
+pub use error::{BadLine, Error};
+pub use write::write_all;

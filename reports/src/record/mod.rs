@@ -54,6 +54,21 @@ pub enum Record {
     End(End),
 }
 
+impl Record {
+    /// Name of the kernel that the record is about.
+    pub fn kernel(&self) -> Option<&str> {
+        match self {
+            Record::Kernel(kernel) => Some(&kernel.name),
+            Record::Case(Case { kernel, .. })
+            | Record::Tally(Tally { kernel, .. })
+            | Record::Finding(Finding { kernel, .. })
+            | Record::Range(Range { kernel, .. })
+            | Record::Property(Property { kernel, .. }) => Some(kernel),
+            Record::Campaign(_) | Record::Throughput(_) | Record::End(_) => None,
+        }
+    }
+}
+
 /// Lets a typed record be passed where a [`Record`] is asked for.
 macro_rules! into_record {
     ($($kind:ident),*) => {

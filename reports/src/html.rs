@@ -1,0 +1,110 @@
+//! The report for people: one page that needs nothing else.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use crate::certificate::{Asked, Certificate};
+use crate::plot::{self, figures};
+use crate::record::{Number, Property, Range};
+use crate::summary::{Summary, Verdict, counted};
+use crate::{Error, render};
+
+/// What the template `report.html` is filled with.
+#[derive(Serialize)]
+struct Page {
+    verdict: Verdict,
+    headline: String,
+    certified: usize,
+    failed: usize,
+    incomplete: usize,
+    cases: u64,
+    cases_per_second: Option<Number>,
+    seconds: Number,
+    elements: u64,
+    findings: usize,
+    declined: u64,
+    kernels: Vec<Certificate>,
+    /// Names of all properties, and for each kernel what was counted for each.
+    properties: Vec<String>,
+    property_rows: Vec<(String, Vec<Option<Property>>)>,
+    /// All dtypes, and for each kernel its range in each.
+    dtypes: Vec<String>,
+    range_rows: Vec<(String, Vec<Option<Range>>)>,
+    figures: Vec<Drawing>,
+    problems: Vec<String>,
+    runs: Vec<Asked>,
+    light: String,
+    dark: String,
+    figure_css: String,
+}
+
+#[derive(Serialize)]
+struct Drawing {
+    title: String,
+    caption: String,
+    svg: String,
+    wide: bool,
+}
+
+/// The page.
+///
+/// # Errors
+/// [`Error::Plot`] if a figure cannot be drawn, [`Error::Template`] if the page cannot be written.
+pub fn page(summary: &Summary) -> Result<String, Error> {
+    let kernels = &summary.kernels;
+    let properties: BTreeSet<_> = kernels.iter().flat_map(|k| &k.properties).map(|p| p.property.clone()).collect();
+    let dtypes: BTreeSet<_> = kernels.iter().flat_map(|k| &k.ranges).map(|r| r.dtype.clone()).collect();
+    let property_rows = kernels.iter().map(|k| {
+        let of = |name: &String| k.properties.iter().find(|p| p.property == *name).cloned();
+        (k.kernel.name.clone(), properties.iter().map(of).collect())
+    });
+    let range_rows = kernels.iter().map(|k| {
+        let of = |dtype: &String| k.ranges.iter().find(|r| r.dtype == *dtype).cloned();
+        (k.kernel.name.clone(), dtypes.iter().map(of).collect())
+    });
+    let drawings = figures(summary)?.into_iter().map(|figure| Drawing {
+        wide: figure.name == "families",
+        title: figure.title,
+        caption: figure.caption,
+        svg: figure.svg,
+    });
+    let (verdict, headline) = headline(summary);
+    let page = Page {
+        verdict,
+        headline,
+        certified: summary.verdicts(Verdict::Certified),
+        failed: summary.verdicts(Verdict::Failed),
+        incomplete: summary.verdicts(Verdict::Incomplete),
+        cases: summary.cases(),
+        cases_per_second: summary.cases_per_second(),
+        seconds: summary.throughput.seconds,
+        elements: kernels.iter().map(|k| k.total.elements.total).sum(),
+        findings: summary.findings(),
+        declined: summary.declined(),
+        kernels: kernels.iter().map(|kernel| Certificate::new(summary, kernel)).collect(),
+        property_rows: property_rows.collect(),
+        properties: properties.iter().cloned().collect(),
+        range_rows: range_rows.collect(),
+        dtypes: dtypes.iter().cloned().collect(),
+        figures: drawings.collect(),
+        problems: summary.problems.iter().map(ToString::to_string).collect(),
+        runs: summary.runs.iter().map(Asked::from).collect(),
+        light: plot::css_variables(false),
+        dark: plot::css_variables(true),
+        figure_css: plot::css(),
+    };
+    render::render("report.html", page)
+}
+
+fn headline(summary: &Summary) -> (Verdict, String) {
+    let all = counted(summary.kernels.len() as u64, "kernel");
+    let (failed, incomplete) = (summary.verdicts(Verdict::Failed), summary.verdicts(Verdict::Incomplete));
+    match (failed, incomplete) {
+        _ if summary.kernels.is_empty() => (Verdict::Incomplete, "No kernel was asked about".to_owned()),
+        (0, 0) if summary.kernels.len() == 1 => (Verdict::Certified, "The kernel is certified".to_owned()),
+        (0, 0) => (Verdict::Certified, format!("All {all} are certified")),
+        (0, n) => (Verdict::Incomplete, format!("{n} of {all} could not be judged completely")),
+        (n, _) => (Verdict::Failed, format!("{n} of {all} failed")),
+    }
+}
