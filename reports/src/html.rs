@@ -79,7 +79,7 @@ pub fn page(summary: &Summary) -> Result<String, Error> {
         cases: summary.cases(),
         cases_per_second: summary.cases_per_second(),
         seconds: summary.throughput.seconds,
-        elements: kernels.iter().map(|k| k.total.elements.total).sum(),
+        elements: kernels.iter().map(|k| k.total.elements.exact + k.total.elements.libtorch).sum(),
         findings: summary.findings(),
         declined: summary.declined(),
         kernels: kernels.iter().map(|kernel| Certificate::new(summary, kernel)).collect(),

@@ -55,7 +55,8 @@ pub struct Counts {
     pub in_exact_range: u64,
     /// Output elements.
     pub elements: Elements,
-    /// The kernel's errors.
+    /// The kernel's errors. An element that no kernel can be held to, because an intermediate overflows in the working
+    /// precision, is not among them; one that differs in class (NaN, infinity, number) has an error of NaN or infinity.
     pub errors: Errors,
     /// libtorch's errors on the same elements; empty where libtorch does not compute the operator.
     pub libtorch: Errors,
