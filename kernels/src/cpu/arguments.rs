@@ -1,0 +1,187 @@
+//! What a call brings, checked.
+
+use half::{bf16, f16};
+
+use super::views::{Input, Output};
+use crate::abi::{Call, Dtype, Refusal, Tensor};
+use crate::simd::{Element, Real, Source};
+
+/// A parameter in the working precision: where it lies if it can be used there, else converted.
+pub enum Param<'a, R> {
+    /// As it lies.
+    Lying(Source<'a, R>),
+    /// Converted, or made dense.
+    Owned(Vec<R>),
+}
+
+// SAFETY: read only while a call lasts; a gradient that lies over a parameter is written after the last read.
+unsafe impl<R: Sync> Sync for Param<'_, R> {}
+
+impl<R: Real> Param<'_, R> {
+    /// Its values.
+    #[inline(always)]
+    pub fn source(&self) -> Source<'_, R> {
+        match self {
+            Param::Lying(source) => *source,
+            Param::Owned(values) => Source::from(&values[..]),
+        }
+    }
+
+    /// Its values, changed.
+    pub fn map(self, change: impl Fn(R) -> R) -> Param<'static, R> {
+        let source = self.source();
+        Param::Owned((0..source.len()).map(|i| change(source.get(i))).collect())
+    }
+}
+
+/// Runs a function for the type of a call's data.
+macro_rules! for_data_type {
+    ($call:expr, $function:ident $(, $argument:expr)*) => {
+        match $crate::cpu::arguments::data_type($call)? {
+            $crate::abi::Dtype::F32 => $function::<f32>($call $(, $argument)*),
+            $crate::abi::Dtype::F64 => $function::<f64>($call $(, $argument)*),
+            $crate::abi::Dtype::Bf16 => $function::<half::bf16>($call $(, $argument)*),
+            $crate::abi::Dtype::F16 => $function::<half::f16>($call $(, $argument)*),
+        }
+    };
+}
+pub(crate) use for_data_type;
+
+/// The type of a call's data.
+///
+/// # Errors
+/// If there is no `x`.
+pub fn data_type(call: &Call<'_>) -> Result<Dtype, Refusal> {
+    Ok(call.required_input("x")?.dtype)
+}
+
+/// `eps`.
+///
+/// # Errors
+/// If it is missing, negative or NaN.
+pub fn eps(call: &Call<'_>) -> Result<f64, Refusal> {
+    let eps = call.real("eps")?;
+    if eps >= 0.0 { Ok(eps) } else { Err(Refusal::Failed(format!("eps is {eps}; it must not be negative"))) }
+}
+
+/// The sizes of a tensor.
+///
+/// # Errors
+/// If one is negative.
+pub fn sizes(name: &str, tensor: &Tensor<'_>) -> Result<Vec<usize>, Refusal> {
+    let size = |&size: &i64| {
+        usize::try_from(size).map_err(|_| Refusal::Failed(format!("`{name}` has a negative size, {size}")))
+    };
+    tensor.shape.iter().map(size).collect()
+}
+
+/// Checks the sizes of a tensor.
+///
+/// # Errors
+/// If they are not `expected`.
+pub fn expect_sizes(name: &str, tensor: &Tensor<'_>, expected: &[i64]) -> Result<(), Refusal> {
+    if tensor.shape == expected {
+        return Ok(());
+    }
+    Err(Refusal::Failed(format!("`{name}` has sizes {:?}, expected {expected:?}", tensor.shape)))
+}
+
+/// A parameter of the given sizes; `absent` everywhere if it is absent.
+///
+/// # Errors
+/// If its sizes are others, or its type is neither that of the data nor f32 beside half-precision data.
+pub fn param<'a, D: Element>(
+    call: &Call<'a>,
+    name: &str,
+    sizes: &[i64],
+    absent: f64,
+) -> Result<Param<'a, D::Real>, Refusal> {
+    let Some(tensor) = call.input(name) else {
+        let count = sizes.iter().map(|&size| size as usize).product();
+        return Ok(Param::Owned(vec![Element::from_f64(absent); count]));
+    };
+    expect_sizes(name, &tensor, sizes)?;
+    check_param_type::<D>(name, &tensor)?;
+    statistic(name, &tensor)
+}
+
+/// A tensor's values in the working precision.
+fn statistic<'a, R: Real>(name: &str, tensor: &Tensor<'a>) -> Result<Param<'a, R>, Refusal> {
+    let axes: Vec<usize> = (0..tensor.shape.len()).collect();
+    if tensor.dtype == R::DTYPE && !tensor.is_empty() {
+        let input = Input::<R>::new(name, tensor, &[], &axes)?;
+        if let Some(source) = input.lying(0) {
+            return Ok(Param::Lying(source));
+        }
+    }
+    Ok(Param::Owned(match tensor.dtype {
+        Dtype::F32 => values::<f32, R>(name, tensor, &axes)?,
+        Dtype::F64 => values::<f64, R>(name, tensor, &axes)?,
+        Dtype::Bf16 => values::<bf16, R>(name, tensor, &axes)?,
+        Dtype::F16 => values::<f16, R>(name, tensor, &axes)?,
+    }))
+}
+
+fn values<E: Element, R: Real>(name: &str, tensor: &Tensor<'_>, axes: &[usize]) -> Result<Vec<R>, Refusal> {
+    let input = Input::<E>::new(name, tensor, &[], axes)?;
+    if tensor.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut reader = input.reader();
+    let source = reader.row(0);
+    Ok((0..source.len()).map(|i| R::from_f64(source.get(i).to_f64())).collect())
+}
+
+fn check_param_type<D: Element>(name: &str, tensor: &Tensor<'_>) -> Result<(), Refusal> {
+    if tensor.dtype == D::DTYPE || (tensor.dtype == Dtype::F32 && D::DTYPE.size() == 2) {
+        return Ok(());
+    }
+    Err(Refusal::Unsupported(format!("`{name}` of dtype {} beside data of dtype {}", tensor.dtype, D::DTYPE)))
+}
+
+/// A gradient of a parameter or a new statistic to be written, once its values are known.
+pub struct ParamOutput<'a> {
+    name: &'a str,
+    tensor: Tensor<'a>,
+}
+
+impl<'a> ParamOutput<'a> {
+    /// The output of this name, if it is asked for.
+    ///
+    /// # Errors
+    /// If its sizes are not these.
+    pub fn find(call: &Call<'a>, name: &'a str, sizes: &[i64]) -> Result<Option<Self>, Refusal> {
+        let Some(tensor) = call.output(name) else { return Ok(None) };
+        expect_sizes(name, &tensor, sizes)?;
+        let output = ParamOutput { name, tensor };
+        // A refusal must come before anything is written.
+        output.write_if(None)?;
+        Ok(Some(output))
+    }
+
+    /// Rounds and writes the values.
+    ///
+    /// # Errors
+    /// None that [`find`](Self::find) did not find.
+    pub fn write(&self, values: &[f64]) -> Result<(), Refusal> {
+        self.write_if(Some(values))
+    }
+
+    fn write_if(&self, values: Option<&[f64]>) -> Result<(), Refusal> {
+        match self.tensor.dtype {
+            Dtype::F32 => self.write_as::<f32>(values),
+            Dtype::F64 => self.write_as::<f64>(values),
+            Dtype::Bf16 => self.write_as::<bf16>(values),
+            Dtype::F16 => self.write_as::<f16>(values),
+        }
+    }
+
+    fn write_as<E: Element>(&self, values: Option<&[f64]>) -> Result<(), Refusal> {
+        let axes: Vec<usize> = (0..self.tensor.shape.len()).collect();
+        let output = Output::<E>::new(self.name, &self.tensor, &[], &axes)?;
+        if let Some(values) = values.filter(|values| !values.is_empty()) {
+            output.writer().put(values.iter().map(|&value| E::from_f64(value)));
+        }
+        Ok(())
+    }
+}

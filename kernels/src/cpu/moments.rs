@@ -1,0 +1,189 @@
+//! The reduction stages that every family shares: mean and variance in two passes, mean of squares, and what to do
+//! when squares leave the range of the type.
+
+use crate::simd::{Element, Isa, Lanes, Real, Sink, Source, map, sum};
+
+/// Runs of elements that share one mean.
+pub trait Segments<E: Element> {
+    /// Calls `body` with each run.
+    fn each(&mut self, body: impl FnMut(Source<'_, E>));
+}
+
+impl<E: Element> Segments<E> for Source<'_, E> {
+    #[inline(always)]
+    fn each(&mut self, mut body: impl FnMut(Source<'_, E>)) {
+        body(*self);
+    }
+}
+
+/// Mean, variance and what normalizing by them takes.
+#[derive(Clone, Copy)]
+pub struct Moments<R> {
+    /// The mean, rounded to the working precision.
+    pub hi: R,
+    /// What rounding the mean lost: data of mean 10^6 and spread 1 need it.
+    pub lo: R,
+    /// The mean.
+    pub mean: f64,
+    /// The biased variance.
+    pub variance: f64,
+    /// `1 / sqrt(variance + eps)`
+    pub rstd: R,
+}
+
+impl<R: Real> Moments<R> {
+    /// Of `n` elements, at least one.
+    ///
+    /// First pass: the mean, from sums of `x - x[0]`, which are exact for constant data and small for data far from
+    /// zero. Second pass: the sums of `d = x - hi` and of `d^2`. The former is what the first pass got wrong; it
+    /// corrects both mean and variance.
+    #[inline(always)]
+    pub fn new<S: Isa, E: Element<Real = R>>(simd: S, mut data: impl Segments<E>, n: usize, eps: f64) -> Self {
+        let count = n as f64;
+        let mut shift = None;
+        let mut total = 0.0;
+        data.each(|x| {
+            let shift =
+                *shift.get_or_insert_with(|| if x.is_empty() { R::default() } else { finite_or_zero(x.get(0)) });
+            let shift = Lanes::splat(simd, shift);
+            let [part] = sum(simd, x, |x, [d]| [d + (x - shift)]);
+            total += part;
+        });
+        let hi = R::from_f64(shift.unwrap_or_default().to_f64() + total / count);
+        let (mut total, mut squares) = (0.0, 0.0);
+        let centre = Lanes::splat(simd, hi);
+        data.each(|x| {
+            let parts = sum(simd, x, |x, [total, squares]| {
+                let d = x - centre;
+                [total + d, d.mul_add(d, squares)]
+            });
+            total += parts[0];
+            squares += parts[1];
+        });
+        let lo = total / count;
+        let variance = squares / count - lo * lo;
+        // Not `max`, which would turn NaN into 0.
+        let variance = if variance < 0.0 { 0.0 } else { variance };
+        Moments {
+            hi,
+            lo: R::from_f64(lo),
+            mean: hi.to_f64() + lo,
+            variance,
+            rstd: R::from_f64(1.0 / (variance + eps).sqrt()),
+        }
+    }
+
+    /// `x - mean` for each lane.
+    #[inline(always)]
+    pub fn centred<S: Isa>(&self, simd: S) -> impl Fn(Lanes<S, R>) -> Lanes<S, R> + Copy + use<S, R> {
+        let (hi, lo) = (Lanes::splat(simd, self.hi), Lanes::splat(simd, self.lo));
+        move |x| (x - hi) - lo
+    }
+
+    /// `(x - mean) / sqrt(variance + eps)` for each lane.
+    #[inline(always)]
+    pub fn normalized<S: Isa>(&self, simd: S) -> impl Fn(Lanes<S, R>) -> Lanes<S, R> + Copy + use<S, R> {
+        let centred = self.centred(simd);
+        let rstd = Lanes::splat(simd, self.rstd);
+        move |x| centred(x) * rstd
+    }
+}
+
+#[inline(always)]
+fn finite_or_zero<R: Real>(value: R) -> R {
+    if value.to_f64().is_finite() { value } else { R::default() }
+}
+
+/// The sum of squares.
+#[inline(always)]
+pub fn squares<S: Isa, E: Element>(simd: S, x: Source<'_, E>) -> f64 {
+    let [squares] = sum(simd, x, |x, [squares]| [x.mul_add(x, squares)]);
+    squares
+}
+
+/// How a row stands to the data: multiplied by a power of two, if its squares leave the range of the type.
+#[derive(Clone, Copy)]
+pub struct Scaling {
+    /// `eps` times the square of the scale, so that the quotients are the same.
+    pub eps: f64,
+    /// What the row has been multiplied by.
+    pub scale: f64,
+    /// Whether the statistic must be taken as it comes.
+    last: bool,
+}
+
+impl Scaling {
+    /// Whether a mean of squares may be used. If not, it may have overflowed or lost digits to underflow.
+    #[inline(always)]
+    pub fn accepts<R: Real>(&self, mean: f64) -> bool {
+        self.last || (mean.is_finite() && mean + self.eps >= R::TINY)
+    }
+}
+
+/// What an operator does with a row, whether rescaled or not.
+pub trait Attempt<R: Real> {
+    /// Computes the outputs of the row. Answers whether it did: it must not, and must have written nothing, if
+    /// `scaling` does not accept its statistic.
+    fn attempt<S: Isa, E: Element<Real = R>>(&mut self, simd: S, x: Source<'_, E>, scaling: Scaling) -> bool;
+
+    /// The elements that the statistic is taken from.
+    #[inline(always)]
+    fn measured<'a, E: Element>(&self, x: Source<'a, E>) -> Source<'a, E> {
+        x
+    }
+}
+
+/// Attempts a row as it is, and if its squares leave the range of the working precision, multiplied by a power of two
+/// that brings them to the middle of it. `room` is for that.
+#[inline(always)]
+pub fn attempt<S: Isa, E: Element>(
+    simd: S,
+    x: Source<'_, E>,
+    eps: f64,
+    room: &mut Vec<E::Real>,
+    mut operator: impl Attempt<E::Real>,
+) {
+    if !operator.attempt(simd, x, Scaling { eps, scale: 1.0, last: false }) {
+        rescue(x, eps, room, operator);
+    }
+}
+
+/// The slow path; rare, so compiled for the portable instruction set only.
+#[cold]
+#[inline(never)]
+fn rescue<E: Element>(x: Source<'_, E>, eps: f64, room: &mut Vec<E::Real>, mut operator: impl Attempt<E::Real>) {
+    let simd = pulp::Scalar128b;
+    // Nothing but zeros, or an element that is NaN or infinite, stays as it is.
+    let scale = scale_of(operator.measured(x), eps).unwrap_or(1.0);
+    room.resize(x.len(), E::Real::default());
+    let factor = Lanes::splat(simd, E::Real::from_f64(scale));
+    map(simd, x, Sink::from(&mut room[..]), |x| x * factor);
+    operator.attempt(simd, Source::from(&room[..]), Scaling { eps: eps * scale * scale, scale, last: true });
+}
+
+#[inline(never)]
+fn scale_of<E: Element>(x: Source<'_, E>, eps: f64) -> Option<f64> {
+    let mut largest = 0.0f64;
+    for i in 0..x.len() {
+        let size = x.get(i).to_f64().abs();
+        if !size.is_finite() {
+            return None;
+        }
+        largest = largest.max(size);
+    }
+    if largest == 0.0 {
+        return None;
+    }
+    let limit = E::Real::MAX_EXPONENT;
+    // `eps` times the square of the scale must stay finite.
+    let highest = if eps > 0.0 { ((1000 - exponent(eps)) / 2).min(limit) } else { limit };
+    Some((2.0f64).powi((-exponent(largest)).clamp(-limit, highest)))
+}
+
+/// The exponent of two of a positive number.
+fn exponent(value: f64) -> i32 {
+    if value < f64::MIN_POSITIVE {
+        return exponent(value * (2.0f64).powi(64)) - 64;
+    }
+    (value.to_bits() >> 52) as i32 - 1023
+}

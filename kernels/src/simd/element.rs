@@ -1,0 +1,160 @@
+//! Storage types: how they are widened, rounded and stored.
+
+use half::{bf16, f16};
+
+use super::isa::bf16_bits;
+use super::{Isa, Lanes, Real};
+use crate::abi::Dtype;
+
+/// A type that tensors are stored in.
+pub trait Element: Copy + Default + Send + Sync + 'static {
+    /// The precision its arithmetic is done in.
+    type Real: Real;
+
+    /// What the door calls it.
+    const DTYPE: Dtype;
+
+    /// Whether it holds less than the working precision.
+    const IS_NARROW: bool;
+
+    /// Widens; exact.
+    fn widen(self) -> Self::Real;
+
+    /// Rounds once, to nearest, ties to even.
+    fn from_f64(value: f64) -> Self;
+
+    /// Loads and widens a vector.
+    ///
+    /// # Safety
+    /// A vector's worth of values is readable at `from`.
+    unsafe fn load<S: Isa>(simd: S, from: *const Self) -> Lanes<S, Self::Real>;
+
+    /// Rounds and stores a vector.
+    ///
+    /// # Safety
+    /// A vector's worth of values is writable at `to`.
+    unsafe fn store<S: Isa>(simd: S, to: *mut Self, value: Lanes<S, Self::Real>);
+
+    /// Rounds to this type and widens again.
+    fn round<S: Isa>(value: Lanes<S, Self::Real>) -> Lanes<S, Self::Real>;
+}
+
+macro_rules! working_precision {
+    ($real:ident, $dtype:expr, $vector:ident) => {
+        impl Element for $real {
+            type Real = $real;
+
+            const DTYPE: Dtype = $dtype;
+            const IS_NARROW: bool = false;
+
+            #[inline(always)]
+            fn widen(self) -> Self {
+                self
+            }
+
+            #[inline(always)]
+            fn from_f64(value: f64) -> Self {
+                value as $real
+            }
+
+            #[inline(always)]
+            unsafe fn load<S: Isa>(simd: S, from: *const Self) -> Lanes<S, Self> {
+                // SAFETY: the caller's promise; any bits are a vector.
+                Lanes { simd, value: unsafe { from.cast::<S::$vector>().read_unaligned() } }
+            }
+
+            #[inline(always)]
+            unsafe fn store<S: Isa>(_: S, to: *mut Self, value: Lanes<S, Self>) {
+                // SAFETY: the caller's promise.
+                unsafe { to.cast::<S::$vector>().write_unaligned(value.value) };
+            }
+
+            #[inline(always)]
+            fn round<S: Isa>(value: Lanes<S, Self>) -> Lanes<S, Self> {
+                value
+            }
+        }
+    };
+}
+working_precision!(f32, Dtype::F32, f32s);
+working_precision!(f64, Dtype::F64, f64s);
+
+impl Element for bf16 {
+    type Real = f32;
+
+    const DTYPE: Dtype = Dtype::Bf16;
+    const IS_NARROW: bool = true;
+
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
+
+    fn from_f64(value: f64) -> Self {
+        bf16::from_bits(bf16_bits(to_odd(value)))
+    }
+
+    #[inline(always)]
+    unsafe fn load<S: Isa>(simd: S, from: *const Self) -> Lanes<S, f32> {
+        // SAFETY: the caller's promise; `bf16` is a transparent `u16`.
+        Lanes { simd, value: unsafe { simd.load_bf16(from.cast()) } }
+    }
+
+    #[inline(always)]
+    unsafe fn store<S: Isa>(simd: S, to: *mut Self, value: Lanes<S, f32>) {
+        // SAFETY: the caller's promise; `bf16` is a transparent `u16`.
+        unsafe { simd.store_upper(to.cast(), simd.round_bf16(value.value)) };
+    }
+
+    #[inline(always)]
+    fn round<S: Isa>(value: Lanes<S, f32>) -> Lanes<S, f32> {
+        let simd = value.simd;
+        Lanes { simd, value: simd.transmute_f32s_u32s(simd.round_bf16(value.value)) }
+    }
+}
+
+impl Element for f16 {
+    type Real = f32;
+
+    const DTYPE: Dtype = Dtype::F16;
+    const IS_NARROW: bool = true;
+
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
+
+    fn from_f64(value: f64) -> Self {
+        f16::from_f32(to_odd(value))
+    }
+
+    #[inline(always)]
+    unsafe fn load<S: Isa>(simd: S, from: *const Self) -> Lanes<S, f32> {
+        // SAFETY: the caller's promise; `f16` is a transparent `u16`.
+        Lanes { simd, value: unsafe { simd.load_f16(from.cast()) } }
+    }
+
+    #[inline(always)]
+    unsafe fn store<S: Isa>(simd: S, to: *mut Self, value: Lanes<S, f32>) {
+        // SAFETY: the caller's promise; `f16` is a transparent `u16`.
+        unsafe { simd.store_f16(to.cast(), value.value) };
+    }
+
+    #[inline(always)]
+    fn round<S: Isa>(value: Lanes<S, f32>) -> Lanes<S, f32> {
+        Lanes { simd: value.simd, value: value.simd.round_f16(value.value) }
+    }
+}
+
+/// Rounds to odd: an inexact result gets an odd last bit, so that a later rounding to fewer bits is as if it were
+/// the only one.
+fn to_odd(value: f64) -> f32 {
+    let nearest = value as f32;
+    let back = f64::from(nearest);
+    if back == value || value.is_nan() || nearest.to_bits() & 1 == 1 {
+        return nearest;
+    }
+    // The neighbour on the other side of `value` is odd. Bits of one sign are ordered by magnitude.
+    let away = value.abs() > back.abs();
+    f32::from_bits(if away { nearest.to_bits() + 1 } else { nearest.to_bits() - 1 })
+}

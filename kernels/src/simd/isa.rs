@@ -1,0 +1,292 @@
+//! What an instruction set must offer beyond `pulp`'s arithmetic: half-precision loads and stores, and the first
+//! few lanes of a vector.
+
+use half::{bf16, f16};
+use pulp::Simd;
+
+/// The most lanes any vector has.
+pub(super) const MAX_LANES: usize = 16;
+
+/// A token of an instruction set.
+///
+/// Half-precision values travel as their bits.
+pub trait Isa: Simd {
+    /// Whether `a * b + c` is rounded once and fast.
+    const FUSED: bool;
+
+    /// Widens bfloat16.
+    ///
+    /// # Safety
+    /// `F32_LANES` values are readable at `from`.
+    unsafe fn load_bf16(self, from: *const u16) -> Self::f32s;
+
+    /// Widens binary16.
+    ///
+    /// # Safety
+    /// `F32_LANES` values are readable at `from`.
+    unsafe fn load_f16(self, from: *const u16) -> Self::f32s;
+
+    /// Stores the upper halves of the bits: bfloat16, if the lower halves are zero.
+    ///
+    /// # Safety
+    /// `F32_LANES` values are writable at `to`.
+    unsafe fn store_upper(self, to: *mut u16, bits: Self::u32s);
+
+    /// Rounds to binary16, to nearest, ties to even, and stores.
+    ///
+    /// # Safety
+    /// `F32_LANES` values are writable at `to`.
+    unsafe fn store_f16(self, to: *mut u16, value: Self::f32s);
+
+    /// Rounds to binary16, to nearest, ties to even.
+    fn round_f16(self, value: Self::f32s) -> Self::f32s;
+
+    /// The bits of the nearest bfloat16 (ties to even) in the upper halves, and zeros in the lower. A NaN stays one.
+    #[inline(always)]
+    fn round_bf16(self, value: Self::f32s) -> Self::u32s {
+        let bits = self.transmute_u32s_f32s(value);
+        let upper = self.splat_u32s(0xffff_0000);
+        let odd = self.and_u32s(self.wrapping_dyn_shr_u32s(bits, self.splat_u32s(16)), self.splat_u32s(1));
+        let rounded = self.add_u32s(bits, self.add_u32s(odd, self.splat_u32s(0x7fff)));
+        // The carry of rounding could turn a NaN into infinity or zero: make it quiet instead.
+        let quiet = self.or_u32s(bits, self.splat_u32s(0x0040_0000));
+        let number = self.equal_f32s(value, value);
+        self.and_u32s(self.select_u32s(number, rounded, quiet), upper)
+    }
+
+    /// The first `count` of the values at `from`, then zeros.
+    ///
+    /// # Safety
+    /// `count` values are readable at `from`; `count` is less than the number of lanes.
+    #[inline(always)]
+    unsafe fn load_head<T: Copy + Default, V>(
+        self,
+        from: *const T,
+        count: usize,
+        load: impl FnOnce(*const T) -> V,
+    ) -> V {
+        let mut lanes = [T::default(); MAX_LANES];
+        // SAFETY: the caller's promise; `lanes` is longer than any vector.
+        unsafe { std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), count) };
+        load(lanes.as_ptr())
+    }
+
+    /// Stores the first `count` lanes that `store` puts down.
+    ///
+    /// # Safety
+    /// `count` values are writable at `to`; `count` is less than the number of lanes.
+    #[inline(always)]
+    unsafe fn store_head<T: Copy + Default>(self, to: *mut T, count: usize, store: impl FnOnce(*mut T)) {
+        let mut lanes = [T::default(); MAX_LANES];
+        store(lanes.as_mut_ptr());
+        // SAFETY: the caller's promise; `lanes` is longer than any vector.
+        unsafe { std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, count) };
+    }
+}
+
+impl Isa for pulp::Scalar128b {
+    // `f32::mul_add` without the instruction is a slow library call.
+    const FUSED: bool = false;
+
+    #[inline(always)]
+    unsafe fn load_bf16(self, from: *const u16) -> Self::f32s {
+        // SAFETY: the caller's promise; an array of u16 needs no more alignment than a u16.
+        let bits = unsafe { from.cast::<[u16; 4]>().read() };
+        pulp::cast(bits.map(|bits| u32::from(bits) << 16))
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(self, from: *const u16) -> Self::f32s {
+        // SAFETY: as above.
+        let bits = unsafe { from.cast::<[u16; 4]>().read() };
+        pulp::cast(bits.map(|bits| f16::from_bits(bits).to_f32()))
+    }
+
+    #[inline(always)]
+    unsafe fn store_upper(self, to: *mut u16, bits: Self::u32s) {
+        let bits: [u32; 4] = pulp::cast(bits);
+        // SAFETY: the caller's promise.
+        unsafe { to.cast::<[u16; 4]>().write(bits.map(|bits| (bits >> 16) as u16)) };
+    }
+
+    #[inline(always)]
+    unsafe fn store_f16(self, to: *mut u16, value: Self::f32s) {
+        let value: [f32; 4] = pulp::cast(value);
+        // SAFETY: the caller's promise.
+        unsafe { to.cast::<[u16; 4]>().write(value.map(|value| f16::from_f32(value).to_bits())) };
+    }
+
+    #[inline(always)]
+    fn round_f16(self, value: Self::f32s) -> Self::f32s {
+        let value: [f32; 4] = pulp::cast(value);
+        pulp::cast(value.map(|value| f16::from_f32(value).to_f32()))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use x86::{avx2, avx512, on_avx2, on_avx512};
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+    use std::sync::OnceLock;
+
+    use pulp::x86::{V3, V4};
+
+    use super::Isa;
+    use crate::simd::Task;
+
+    const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT;
+
+    pub(crate) fn avx512() -> Option<V4> {
+        V4::try_new()
+    }
+
+    /// `V3`, if there is F16C too (it came with every processor that has AVX2, but is a feature of its own).
+    pub(crate) fn avx2() -> Option<V3> {
+        static F16C: OnceLock<bool> = OnceLock::new();
+        V3::try_new().filter(|_| *F16C.get_or_init(|| is_x86_feature_detected!("f16c")))
+    }
+
+    pub(crate) fn on_avx512(token: V4, task: impl Task) {
+        #[target_feature(enable = "avx,avx2,bmi1,bmi2,fma,lzcnt,popcnt,avx512f,avx512bw,avx512cd,avx512dq,avx512vl")]
+        fn compiled(token: V4, task: impl Task) {
+            task.run(token);
+        }
+        // SAFETY: `token` proves every feature named above.
+        unsafe { compiled(token, task) }
+    }
+
+    pub(crate) fn on_avx2(token: V3, task: impl Task) {
+        #[target_feature(enable = "avx,avx2,bmi1,bmi2,fma,lzcnt,popcnt,f16c")]
+        fn compiled(token: V3, task: impl Task) {
+            task.run(token);
+        }
+        // SAFETY: `token` proves every feature named above but F16C, and comes from `avx2`, which asked for that.
+        unsafe { compiled(token, task) }
+    }
+
+    impl Isa for V4 {
+        const FUSED: bool = true;
+
+        #[inline(always)]
+        unsafe fn load_bf16(self, from: *const u16) -> Self::f32s {
+            // SAFETY: the caller's promise; the token proves the features.
+            let wide = unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast())) };
+            pulp::cast(self.avx512f._mm512_slli_epi32::<16>(wide))
+        }
+
+        #[inline(always)]
+        unsafe fn load_f16(self, from: *const u16) -> Self::f32s {
+            // SAFETY: the caller's promise; the token proves the features.
+            pulp::cast(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) })
+        }
+
+        #[inline(always)]
+        unsafe fn store_upper(self, to: *mut u16, bits: Self::u32s) {
+            let bits = self.avx512f._mm512_srli_epi32::<16>(pulp::cast(bits));
+            // SAFETY: the caller's promise; the token proves the features.
+            unsafe { _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(bits)) };
+        }
+
+        #[inline(always)]
+        unsafe fn store_f16(self, to: *mut u16, value: Self::f32s) {
+            // SAFETY: the caller's promise; the token proves the features.
+            unsafe { _mm256_storeu_si256(to.cast(), _mm512_cvtps_ph::<NEAREST>(pulp::cast(value))) };
+        }
+
+        #[inline(always)]
+        fn round_f16(self, value: Self::f32s) -> Self::f32s {
+            // SAFETY: the token proves the features.
+            pulp::cast(unsafe { _mm512_cvtph_ps(_mm512_cvtps_ph::<NEAREST>(pulp::cast(value))) })
+        }
+
+        #[inline(always)]
+        unsafe fn load_head<T: Copy + Default, V>(
+            self,
+            from: *const T,
+            count: usize,
+            load: impl FnOnce(*const T) -> V,
+        ) -> V {
+            let mut lanes = Aligned([0u8; 64]);
+            let to = lanes.0.as_mut_ptr();
+            // SAFETY: masked loads touch only the `count` values the caller vouches for; the token proves the features.
+            unsafe {
+                match size_of::<T>() {
+                    2 => _mm256_store_si256(to.cast(), _mm256_maskz_loadu_epi16(mask(count), from.cast())),
+                    4 => _mm512_store_si512(to.cast(), _mm512_maskz_loadu_epi32(mask(count), from.cast())),
+                    _ => _mm512_store_si512(to.cast(), _mm512_maskz_loadu_epi64(mask(count) as u8, from.cast())),
+                }
+            }
+            load(to.cast())
+        }
+
+        #[inline(always)]
+        unsafe fn store_head<T: Copy + Default>(self, to: *mut T, count: usize, store: impl FnOnce(*mut T)) {
+            let mut lanes = Aligned([0u8; 64]);
+            let from = lanes.0.as_mut_ptr();
+            store(from.cast());
+            // SAFETY: masked stores touch only the `count` values the caller vouches for; the token proves the features.
+            unsafe {
+                match size_of::<T>() {
+                    2 => _mm256_mask_storeu_epi16(to.cast(), mask(count), _mm256_load_si256(from.cast())),
+                    4 => _mm512_mask_storeu_epi32(to.cast(), mask(count), _mm512_load_si512(from.cast())),
+                    _ => _mm512_mask_storeu_epi64(to.cast(), mask(count) as u8, _mm512_load_si512(from.cast())),
+                }
+            }
+        }
+    }
+
+    /// A vector in memory: the compiler keeps it in a register.
+    #[repr(align(64))]
+    struct Aligned([u8; 64]);
+
+    #[inline(always)]
+    fn mask(count: usize) -> u16 {
+        (1u32 << count).wrapping_sub(1) as u16
+    }
+
+    impl Isa for V3 {
+        const FUSED: bool = true;
+
+        #[inline(always)]
+        unsafe fn load_bf16(self, from: *const u16) -> Self::f32s {
+            // SAFETY: the caller's promise; the token proves the features.
+            let wide = unsafe { _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast())) };
+            pulp::cast(self.avx2._mm256_slli_epi32::<16>(wide))
+        }
+
+        #[inline(always)]
+        unsafe fn load_f16(self, from: *const u16) -> Self::f32s {
+            // SAFETY: the caller's promise; kernels run a `V3` only through `on_avx2`, which has F16C.
+            pulp::cast(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) })
+        }
+
+        #[inline(always)]
+        unsafe fn store_upper(self, to: *mut u16, bits: Self::u32s) {
+            let bits = self.avx2._mm256_srli_epi32::<16>(pulp::cast(bits));
+            // SAFETY: the caller's promise; the token proves the features.
+            unsafe {
+                let packed = _mm256_permute4x64_epi64::<0b1000>(_mm256_packus_epi32(bits, bits));
+                _mm_storeu_si128(to.cast(), _mm256_castsi256_si128(packed));
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn store_f16(self, to: *mut u16, value: Self::f32s) {
+            // SAFETY: the caller's promise; kernels run a `V3` only through `on_avx2`, which has F16C.
+            unsafe { _mm_storeu_si128(to.cast(), _mm256_cvtps_ph::<NEAREST>(pulp::cast(value))) };
+        }
+
+        #[inline(always)]
+        fn round_f16(self, value: Self::f32s) -> Self::f32s {
+            // SAFETY: kernels run a `V3` only through `on_avx2`, which has F16C.
+            pulp::cast(unsafe { _mm256_cvtph_ps(_mm256_cvtps_ph::<NEAREST>(pulp::cast(value))) })
+        }
+    }
+}
+
+/// The bits of a bfloat16.
+pub(super) fn bf16_bits(value: f32) -> u16 {
+    bf16::from_f32(value).to_bits()
+}

@@ -1,0 +1,334 @@
+//! Dense runs of elements, as the stages read and write them.
+//!
+//! A [`Source`] and a [`Sink`] may be the same memory (an in-place call), which Rust's slices cannot say: hence
+//! pointers. A stage reads all it needs at an index before it writes there.
+
+use std::marker::PhantomData;
+
+use super::{Element, Isa, Lanes, Real};
+
+/// A dense run of elements to read.
+#[derive(Clone, Copy)]
+pub struct Source<'a, E> {
+    start: *const E,
+    len: usize,
+    _memory: PhantomData<&'a E>,
+}
+
+impl<'a, E: Element> Source<'a, E> {
+    /// # Safety
+    /// `len` elements are readable at `start` for `'a`, and written meanwhile by this thread only, through a [`Sink`].
+    #[inline(always)]
+    pub unsafe fn from_raw(start: *const E, len: usize) -> Self {
+        Source { start, len, _memory: PhantomData }
+    }
+
+    /// Number of elements.
+    #[inline(always)]
+    pub fn len(self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(self) -> bool {
+        self.len == 0
+    }
+
+    /// One of them.
+    ///
+    /// # Panics
+    /// If there is no such element.
+    #[inline(always)]
+    pub fn get(self, index: usize) -> E::Real {
+        assert!(index < self.len);
+        // SAFETY: just checked.
+        unsafe { self.start.add(index).read() }.widen()
+    }
+
+    /// The elements before and from `at` on.
+    ///
+    /// # Panics
+    /// If there are fewer than `at`.
+    #[inline(always)]
+    pub fn split_at(self, at: usize) -> (Self, Self) {
+        assert!(at <= self.len);
+        let rest = Source { start: self.start.wrapping_add(at), len: self.len - at, _memory: PhantomData };
+        (Source { len: at, ..self }, rest)
+    }
+}
+
+impl<'a, E> From<&'a [E]> for Source<'a, E> {
+    #[inline(always)]
+    fn from(slice: &'a [E]) -> Self {
+        Source { start: slice.as_ptr(), len: slice.len(), _memory: PhantomData }
+    }
+}
+
+/// A dense run of elements to write.
+pub struct Sink<'a, E> {
+    start: *mut E,
+    len: usize,
+    _memory: PhantomData<&'a mut E>,
+}
+
+impl<'a, E: Element> Sink<'a, E> {
+    /// # Safety
+    /// `len` elements are writable at `start` for `'a`, and touched meanwhile by this thread only, through views.
+    #[inline(always)]
+    pub unsafe fn from_raw(start: *mut E, len: usize) -> Self {
+        Sink { start, len, _memory: PhantomData }
+    }
+
+    /// What has been written so far, to be read again.
+    #[inline(always)]
+    pub fn source(&self) -> Source<'_, E> {
+        Source { start: self.start, len: self.len, _memory: PhantomData }
+    }
+
+    /// The elements before and from `at` on.
+    ///
+    /// # Panics
+    /// If there are fewer than `at`.
+    #[inline(always)]
+    pub fn split_at(self, at: usize) -> (Self, Self) {
+        assert!(at <= self.len);
+        let rest = Sink { start: self.start.wrapping_add(at), len: self.len - at, _memory: PhantomData };
+        (Sink { len: at, ..self }, rest)
+    }
+
+    /// The same run, borrowed for a shorter time.
+    #[inline(always)]
+    pub fn reborrow(&mut self) -> Sink<'_, E> {
+        Sink { start: self.start, len: self.len, _memory: PhantomData }
+    }
+}
+
+impl<'a, E> From<&'a mut [E]> for Sink<'a, E> {
+    #[inline(always)]
+    fn from(slice: &'a mut [E]) -> Self {
+        Sink { start: slice.as_mut_ptr(), len: slice.len(), _memory: PhantomData }
+    }
+}
+
+/// Something a stage reads a vector of at every index: a run, a constant, or a tuple of those.
+pub trait Load<S: Isa, R: Real> {
+    /// What it gives.
+    type Item: Copy;
+
+    /// Number of elements; `None` if any.
+    fn extent(&self) -> Option<usize>;
+
+    /// The vector at `index`.
+    ///
+    /// # Safety
+    /// `index` plus the number of lanes is within the extent.
+    unsafe fn load(&self, simd: S, index: usize) -> Self::Item;
+
+    /// The first `count` lanes at `index`; the others hold anything.
+    ///
+    /// # Safety
+    /// `index + count` is within the extent; `count` is less than the number of lanes.
+    unsafe fn load_head(&self, simd: S, index: usize, count: usize) -> Self::Item;
+}
+
+/// Something a stage writes a vector to at every index.
+pub trait Store<S: Isa, R: Real> {
+    /// What it takes.
+    type Item: Copy;
+
+    /// Number of elements; `None` if any.
+    fn extent(&self) -> Option<usize>;
+
+    /// Writes the vector at `index`.
+    ///
+    /// # Safety
+    /// `index` plus the number of lanes is within the extent.
+    unsafe fn store(&self, simd: S, index: usize, item: Self::Item);
+
+    /// Writes the first `count` lanes at `index`.
+    ///
+    /// # Safety
+    /// `index + count` is within the extent; `count` is less than the number of lanes.
+    unsafe fn store_head(&self, simd: S, index: usize, count: usize, item: Self::Item);
+}
+
+impl<S: Isa, E: Element> Load<S, E::Real> for Source<'_, E> {
+    type Item = Lanes<S, E::Real>;
+
+    #[inline(always)]
+    fn extent(&self) -> Option<usize> {
+        Some(self.len)
+    }
+
+    #[inline(always)]
+    unsafe fn load(&self, simd: S, index: usize) -> Self::Item {
+        // SAFETY: the caller's promise, and that of whoever made this source.
+        unsafe { E::load(simd, self.start.add(index)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_head(&self, simd: S, index: usize, count: usize) -> Self::Item {
+        // SAFETY: the caller's promise; `load_head` gives a full vector to read.
+        unsafe { simd.load_head(self.start.add(index), count, |from| E::load(simd, from)) }
+    }
+}
+
+impl<S: Isa, E: Element> Store<S, E::Real> for Sink<'_, E> {
+    type Item = Lanes<S, E::Real>;
+
+    #[inline(always)]
+    fn extent(&self) -> Option<usize> {
+        Some(self.len)
+    }
+
+    #[inline(always)]
+    unsafe fn store(&self, simd: S, index: usize, item: Self::Item) {
+        // SAFETY: the caller's promise, and that of whoever made this sink.
+        unsafe { E::store(simd, self.start.add(index), item) };
+    }
+
+    #[inline(always)]
+    unsafe fn store_head(&self, simd: S, index: usize, count: usize, item: Self::Item) {
+        // SAFETY: the caller's promise; `store_head` gives room for a full vector.
+        unsafe { simd.store_head(self.start.add(index), count, |to| E::store(simd, to, item)) };
+    }
+}
+
+/// The same value everywhere.
+#[derive(Clone, Copy)]
+pub struct Splat<R>(pub R);
+
+impl<S: Isa, R: Real> Load<S, R> for Splat<R> {
+    type Item = Lanes<S, R>;
+
+    #[inline(always)]
+    fn extent(&self) -> Option<usize> {
+        None
+    }
+
+    #[inline(always)]
+    unsafe fn load(&self, simd: S, _: usize) -> Self::Item {
+        Lanes::splat(simd, self.0)
+    }
+
+    #[inline(always)]
+    unsafe fn load_head(&self, simd: S, _: usize, _: usize) -> Self::Item {
+        Lanes::splat(simd, self.0)
+    }
+}
+
+/// Where results go that nobody asked for.
+#[derive(Clone, Copy)]
+pub struct Discard;
+
+impl<S: Isa, R: Real> Store<S, R> for Discard {
+    type Item = Lanes<S, R>;
+
+    #[inline(always)]
+    fn extent(&self) -> Option<usize> {
+        None
+    }
+
+    #[inline(always)]
+    unsafe fn store(&self, _: S, _: usize, _: Self::Item) {}
+
+    #[inline(always)]
+    unsafe fn store_head(&self, _: S, _: usize, _: usize, _: Self::Item) {}
+}
+
+/// A running sum per element, or none: what the stage loads, and where it stores the new sum.
+pub trait Slot<S: Isa, R: Real> {
+    /// The sums so far.
+    type Old: Load<S, R, Item = Lanes<S, R>>;
+    /// The new sums.
+    type New: Store<S, R, Item = Lanes<S, R>>;
+
+    /// Both ends.
+    fn ends(self) -> (Self::Old, Self::New);
+}
+
+impl<'a, S: Isa, R: Real> Slot<S, R> for &'a mut [R] {
+    type Old = Source<'a, R>;
+    type New = Sink<'a, R>;
+
+    #[inline(always)]
+    fn ends(self) -> (Source<'a, R>, Sink<'a, R>) {
+        let sink = Sink::from(self);
+        (Source { start: sink.start, len: sink.len, _memory: PhantomData }, sink)
+    }
+}
+
+impl<S: Isa, R: Real> Slot<S, R> for Discard {
+    type Old = Splat<R>;
+    type New = Discard;
+
+    #[inline(always)]
+    fn ends(self) -> (Splat<R>, Discard) {
+        (Splat(R::default()), Discard)
+    }
+}
+
+macro_rules! tuple {
+    ($($name:ident $index:tt),*) => {
+        impl<S: Isa, R: Real, $($name: Load<S, R>),*> Load<S, R> for ($($name,)*) {
+            type Item = ($($name::Item,)*);
+
+            #[inline(always)]
+            fn extent(&self) -> Option<usize> {
+                common([$(self.$index.extent()),*])
+            }
+
+            #[inline(always)]
+            unsafe fn load(&self, simd: S, index: usize) -> Self::Item {
+                // SAFETY: the caller's promise holds for every part, as `common` made sure.
+                unsafe { ($(self.$index.load(simd, index),)*) }
+            }
+
+            #[inline(always)]
+            unsafe fn load_head(&self, simd: S, index: usize, count: usize) -> Self::Item {
+                // SAFETY: as above.
+                unsafe { ($(self.$index.load_head(simd, index, count),)*) }
+            }
+        }
+
+        impl<S: Isa, R: Real, $($name: Store<S, R>),*> Store<S, R> for ($($name,)*) {
+            type Item = ($($name::Item,)*);
+
+            #[inline(always)]
+            fn extent(&self) -> Option<usize> {
+                common([$(self.$index.extent()),*])
+            }
+
+            #[inline(always)]
+            unsafe fn store(&self, simd: S, index: usize, item: Self::Item) {
+                // SAFETY: as above.
+                unsafe { $(self.$index.store(simd, index, item.$index);)* }
+            }
+
+            #[inline(always)]
+            unsafe fn store_head(&self, simd: S, index: usize, count: usize, item: Self::Item) {
+                // SAFETY: as above.
+                unsafe { $(self.$index.store_head(simd, index, count, item.$index);)* }
+            }
+        }
+    };
+}
+tuple!(A 0, B 1);
+tuple!(A 0, B 1, C 2);
+tuple!(A 0, B 1, C 2, D 3);
+tuple!(A 0, B 1, C 2, D 3, E 4);
+tuple!(A 0, B 1, C 2, D 3, E 4, F 5);
+
+/// The one length that all parts have.
+///
+/// # Panics
+/// If they differ: it is what makes the stages' unchecked loads sound.
+#[inline(always)]
+pub(super) fn common<const N: usize>(extents: [Option<usize>; N]) -> Option<usize> {
+    let mut known = None;
+    for extent in extents.into_iter().flatten() {
+        assert!(known.is_none_or(|known| known == extent), "runs of different lengths");
+        known = Some(extent);
+    }
+    known
+}

@@ -1,0 +1,129 @@
+//! SIMD behind one dispatch point.
+//!
+//! A kernel's loops are written once, generic over an [`Isa`] (a token that exists only on machines that have the
+//! instruction set) and over the element type ([`Element`]); [`run`] compiles them for every set and picks one at
+//! run time. Vectors are [`Lanes`] of the working precision; storage types are widened as they are loaded and
+//! rounded as they are stored.
+
+mod element;
+mod isa;
+mod lanes;
+mod memory;
+mod stages;
+
+use std::cell::Cell;
+use std::fmt;
+use std::sync::OnceLock;
+
+pub use element::Element;
+pub use isa::Isa;
+pub use lanes::{Lanes, Real};
+pub use memory::{Discard, Load, Sink, Slot, Source, Splat, Store};
+pub use stages::{map, sum};
+
+/// An instruction set that the kernels are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InstructionSet {
+    /// AVX-512 F, BW, CD, DQ and VL.
+    Avx512,
+    /// AVX2, FMA and F16C.
+    Avx2,
+    /// Whatever the target's baseline has; no fused multiply-add.
+    Portable,
+}
+
+impl InstructionSet {
+    /// All of them, the best first.
+    pub const ALL: [InstructionSet; 3] = [InstructionSet::Avx512, InstructionSet::Avx2, InstructionSet::Portable];
+
+    /// The name that `ISONORM_ISA` takes.
+    pub const fn name(self) -> &'static str {
+        match self {
+            InstructionSet::Avx512 => "avx512",
+            InstructionSet::Avx2 => "avx2",
+            InstructionSet::Portable => "portable",
+        }
+    }
+
+    /// Whether this machine has it.
+    pub fn is_available(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 => isa::avx512().is_some(),
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => isa::avx2().is_some(),
+            #[cfg(not(target_arch = "x86_64"))]
+            InstructionSet::Avx512 | InstructionSet::Avx2 => false,
+            InstructionSet::Portable => true,
+        }
+    }
+
+    /// The one in force on this thread: that of [`with_instruction_set`], else the one that the environment variable
+    /// `ISONORM_ISA` names, if this machine has it, else the best there is.
+    pub fn current() -> InstructionSet {
+        static DEFAULT: OnceLock<InstructionSet> = OnceLock::new();
+        FORCED.get().unwrap_or_else(|| {
+            *DEFAULT.get_or_init(|| {
+                let wanted = std::env::var("ISONORM_ISA").ok();
+                let mut available = InstructionSet::ALL.into_iter().filter(|set| set.is_available());
+                available
+                    .clone()
+                    .find(|set| wanted.as_deref() == Some(set.name()))
+                    .or_else(|| available.next())
+                    .unwrap_or(InstructionSet::Portable)
+            })
+        })
+    }
+}
+
+impl fmt::Display for InstructionSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+thread_local! {
+    static FORCED: Cell<Option<InstructionSet>> = const { Cell::new(None) };
+}
+
+/// Runs `body` with the kernels that this thread calls compiled for `set`. Answers `None`, and does not run `body`,
+/// if this machine does not have it.
+pub fn with_instruction_set<T>(set: InstructionSet, body: impl FnOnce() -> T) -> Option<T> {
+    struct Restore(Option<InstructionSet>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            FORCED.set(self.0);
+        }
+    }
+    if !set.is_available() {
+        return None;
+    }
+    let _restore = Restore(FORCED.replace(Some(set)));
+    Some(body())
+}
+
+/// Work that is compiled for every instruction set.
+pub trait Task {
+    /// Does it. Implementations are `#[inline(always)]`: what is not inlined is not compiled for the instruction set.
+    fn run<S: Isa>(self, simd: S);
+}
+
+/// Runs `task` compiled for `set`, or for the portable set if this machine lacks `set`.
+pub fn run(set: InstructionSet, task: impl Task) {
+    match set {
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx512 => {
+            if let Some(token) = isa::avx512() {
+                return isa::on_avx512(token, task);
+            }
+        }
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx2 => {
+            if let Some(token) = isa::avx2() {
+                return isa::on_avx2(token, task);
+            }
+        }
+        _ => {}
+    }
+    task.run(pulp::Scalar128b);
+}

@@ -1,0 +1,85 @@
+//! The two loops that every kernel is made of: a reduction and a map over dense runs.
+
+use super::memory::common;
+use super::{Isa, Lanes, Load, Real, Store};
+
+/// Terms that one lane adds up before its sum moves on to `f64`.
+const BLOCK: usize = 32;
+
+/// How many vectors are in flight: enough to hide the latency of an addition.
+const UNROLL: usize = 4;
+
+/// `K` sums over a run: `add` puts the terms of one vector onto the accumulators.
+///
+/// Each of the [`UNROLL`] accumulators adds up at most [`BLOCK`] vectors; they and their lanes are then combined as
+/// a tree, and the blocks in `f64`. So no element passes through more than about 40 roundings in the working
+/// precision, however long the run is.
+///
+/// The limit: one load and `K` additions per vector, at two a cycle, out of the first-level cache; else bandwidth.
+#[inline(always)]
+pub fn sum<S: Isa, R: Real, L: Load<S, R>, const K: usize>(
+    simd: S,
+    from: L,
+    add: impl Fn(L::Item, [Lanes<S, R>; K]) -> [Lanes<S, R>; K],
+) -> [f64; K] {
+    let lanes = R::lanes::<S>();
+    let n = from.extent().unwrap_or(0);
+    let zero = Lanes::splat(simd, R::default());
+    let mut totals = [0.0; K];
+    let mut i = 0;
+    while i < n {
+        let end = n.min(i + BLOCK * UNROLL * lanes);
+        let mut sums = [[zero; K]; UNROLL];
+        while i + UNROLL * lanes <= end {
+            for (u, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: the loop's condition.
+                *sums = add(unsafe { from.load(simd, i + u * lanes) }, *sums);
+            }
+            i += UNROLL * lanes;
+        }
+        while i + lanes <= end {
+            // SAFETY: the loop's condition.
+            sums[0] = add(unsafe { from.load(simd, i) }, sums[0]);
+            i += lanes;
+        }
+        if i < end {
+            let count = end - i;
+            // SAFETY: `i + count` is `end`; less than a vector is left.
+            let next = add(unsafe { from.load_head(simd, i, count) }, sums[1]);
+            for (k, next) in next.into_iter().enumerate() {
+                sums[1][k] = next.head_or(count, sums[1][k]);
+            }
+            i = end;
+        }
+        for (k, total) in totals.iter_mut().enumerate() {
+            *total += ((sums[0][k] + sums[1][k]) + (sums[2][k] + sums[3][k])).sum().to_f64();
+        }
+    }
+    totals
+}
+
+/// Computes every element of `to` from the elements of `from` at the same index.
+///
+/// All of `from` is read at an index before `to` is written there, so they may be the same memory.
+///
+/// The limit: the loads and the store of each vector in the first-level cache; else bandwidth.
+#[inline(always)]
+pub fn map<S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>>(
+    simd: S,
+    from: L,
+    to: T,
+    compute: impl Fn(L::Item) -> T::Item,
+) {
+    let lanes = R::lanes::<S>();
+    let n = common([from.extent(), to.extent()]).unwrap_or(0);
+    let mut i = 0;
+    while i + lanes <= n {
+        // SAFETY: the loop's condition; `common` made sure that both extents are `n`.
+        unsafe { to.store(simd, i, compute(from.load(simd, i))) };
+        i += lanes;
+    }
+    if i < n {
+        // SAFETY: as above; less than a vector is left.
+        unsafe { to.store_head(simd, i, n - i, compute(from.load_head(simd, i, n - i))) };
+    }
+}
