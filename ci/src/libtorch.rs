@@ -101,11 +101,12 @@ impl Place {
         }
         let wheels = wheels.ok_or_else(|| Error::UnsupportedPlatform { platform: machine.platform.clone() })?;
         machine.require_space(&self.folder, wheels.bytes)?;
+        let python = machine.require_pip()?;
         eprintln!(
             "isonorm: getting libtorch {VERSION} (its CPU part) from the package registry into {}; this happens once",
             self.link.display()
         );
-        self.unpack(machine, wheels)?;
+        self.unpack(machine, python, wheels)?;
         self.lead_to(Path::new(UNPACKED))
     }
 
@@ -125,14 +126,14 @@ impl Place {
     }
 
     /// Makes a libtorch of wheels, and moves it into place only when it is complete.
-    fn unpack(&self, machine: &Machine, wheels: &Wheels) -> Result<(), Error> {
+    fn unpack(&self, machine: &Machine, python: &str, wheels: &Wheels) -> Result<(), Error> {
         // One that was interrupted leaves its folder behind; the lock says that nobody uses it.
         let scratch = self.folder.join(".libtorch-unfinished");
         remove(&scratch)?;
         fs::create_dir_all(&scratch).at("create", &scratch)?;
         let fresh = scratch.join("libtorch");
         let result = wheels
-            .fetch(machine, &scratch, &fresh)
+            .fetch(machine, python, &scratch, &fresh)
             .and_then(|()| seal(&fresh))
             .and_then(|()| check(&fresh).map_err(Error::BadWheel))
             .and_then(|()| {

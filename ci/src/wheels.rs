@@ -102,10 +102,10 @@ static AARCH64: Wheels = Wheels {
 };
 
 impl Wheels {
-    /// Downloads and unpacks into `libtorch`, with all temporary files in `scratch`.
-    pub fn fetch(&self, machine: &Machine, scratch: &Path, libtorch: &Path) -> Result<(), Error> {
+    /// Downloads with the pip of `python` and unpacks into `libtorch`, with all temporary files in `scratch`.
+    pub fn fetch(&self, machine: &Machine, python: &str, scratch: &Path, libtorch: &Path) -> Result<(), Error> {
         let downloads = scratch.join("wheels");
-        self.download(machine, scratch, &downloads)?;
+        self.download(machine, python, scratch, &downloads)?;
         eprintln!("isonorm: unpacking");
         for wheel in self.wheels {
             wheel.unpack(&wheel.find_in(&downloads)?, libtorch)?;
@@ -116,8 +116,7 @@ impl Wheels {
     }
 
     /// pip shows the progress and verifies the checksums.
-    fn download(&self, machine: &Machine, scratch: &Path, downloads: &Path) -> Result<(), Error> {
-        let python = machine.require_pip()?;
+    fn download(&self, machine: &Machine, python: &str, scratch: &Path, downloads: &Path) -> Result<(), Error> {
         let list = scratch.join("requirements.txt");
         let pinned = |wheel: &Wheel| format!("{} --hash=sha256:{}\n", wheel.requirement, wheel.sha256);
         fs::write(&list, self.wheels.iter().map(pinned).collect::<String>()).at("write", &list)?;
