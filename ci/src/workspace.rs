@@ -52,12 +52,12 @@ impl Workspace {
         cargo
     }
 
-    /// Builds the `isonorm` command and says where it lies.
+    /// Builds the `isonorm` command, with the program that it runs strangers' kernels in, and says where it lies.
     pub fn build_isonorm(&self, machine: &Machine, libtorch: &Path) -> Result<PathBuf, Error> {
         let mut build = self
             .cargo(machine, "build")
             // The whole workspace, so that dependencies get the features that they have in tests and are built once.
-            .args(["--workspace", "--bin", "isonorm"])
+            .args(["--workspace", "--bin", "isonorm", "--bin", "isonorm-kernel-worker"])
             .arg("--message-format=json-render-diagnostics")
             .env("LIBTORCH", libtorch)
             .stdout(Stdio::piped())

@@ -52,7 +52,10 @@ impl<'a> Scene<'a> {
 
 /// Fills a block as it must be before a call.
 pub(super) fn set_scene(bytes: &mut [u8], slots: &[Slot], contents: &[&[u8]], poison: Poison) {
-    bytes.fill(poison.around);
+    for Slot { region, data } in slots {
+        bytes[region.start..data.start].fill(poison.around);
+        bytes[data.end..region.end].fill(poison.around);
+    }
     let (inputs, outputs) = slots.split_at(contents.len());
     for slot in outputs {
         bytes[slot.data.clone()].fill(poison.inside);

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::cell::RefCell;
+use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Instant;
@@ -14,8 +15,10 @@ use super::{Conduct, Contender, Crash, Origin, Outcome, Request, RunError, Runne
 
 /// Bytes of canary before and after each tensor, at least.
 const ZONE: usize = 256;
+/// Unused bytes at both ends, for stray writes beyond the canaries, which would hit this program's own heap.
+const MARGIN: usize = 4096;
 /// Memory beyond this is given back after a request.
-const KEPT: usize = 64 << 20;
+const KEPT: usize = 256 << 20;
 
 /// A kernel that is trusted not to harm this process.
 #[derive(Clone)]
@@ -71,7 +74,7 @@ impl Room for InProcessRunner {
     fn call(&mut self, request: &Request, poison: [Poison; 2], prelude: bool) -> Result<Calls<'_>, Outcome> {
         let half = self.lay_out(request);
         let contents = request.contents();
-        let slots = self.slots.clone();
+        let slots = mem::take(&mut self.slots);
         for (scene, bytes) in self.bytes().chunks_exact_mut(half).enumerate() {
             examine::set_scene(bytes, &slots[scene], &contents, poison[scene]);
         }
@@ -80,13 +83,14 @@ impl Room for InProcessRunner {
         if let Some(other) = request.prelude.as_ref().filter(|_| prelude) {
             let other: Vec<&[u8]> = other.iter().map(Vec::as_slice).collect();
             examine::set_scene(&mut self.bytes()[..half], &slots[0], &other, poison[0]);
-            self.call_once(request, 0, 0, &mut conduct)?;
+            self.call_once(request, &slots[0], 0, &mut conduct)?;
             let scene = Scene { bytes: &self.bytes()[..half], slots: &slots[0], poison: poison[0] };
             kept = scene.outputs(request);
             examine::set_scene(&mut self.bytes()[..half], &slots[0], &contents, poison[0]);
         }
-        let seconds = self.call_once(request, 0, 0, &mut conduct)?;
-        self.call_once(request, 1, half, &mut conduct)?;
+        let seconds = self.call_once(request, &slots[0], 0, &mut conduct)?;
+        self.call_once(request, &slots[1], half, &mut conduct)?;
+        self.slots = slots;
         let (first, second) = view(&self.memory).split_at(half);
         let [before, after] = &self.slots;
         let scenes = [
@@ -105,8 +109,7 @@ impl InProcessRunner {
         let mut half = 0;
         for (scene, slots) in self.slots.iter_mut().enumerate() {
             slots.clear();
-            // Room for a stray write of some rows, which would otherwise hit this program's own heap.
-            let mut cursor = ZONE;
+            let mut cursor = MARGIN;
             for tensor in request.inputs.iter().chain(&request.outputs) {
                 if let Some(input) = tensor.alias {
                     slots.push(slots[input].clone());
@@ -118,7 +121,7 @@ impl InProcessRunner {
                 slots.push(Slot { region: cursor..end, data: start..start + tensor.bytes() });
                 cursor = end;
             }
-            half = half.max(cursor + ZONE);
+            half = half.max(cursor + MARGIN);
         }
         self.memory.resize(2 * half / 64, Line([0; 64]));
         half
@@ -134,13 +137,13 @@ impl InProcessRunner {
     fn call_once(
         &mut self,
         request: &Request,
-        scene: usize,
+        slots: &[Slot],
         base: usize,
         conduct: &mut Vec<Conduct>,
     ) -> Result<f64, Outcome> {
         let start = self.memory.as_mut_ptr().cast::<u8>().wrapping_add(base);
         let argument = |(tensor, slot): (&TensorArg, &Slot)| tensor.argument(start.wrapping_add(slot.data.start));
-        let (inputs, outputs) = self.slots[scene].split_at(request.inputs.len());
+        let (inputs, outputs) = slots.split_at(request.inputs.len());
         let call = OwnedCall::new(
             &request.operator,
             request.direction,

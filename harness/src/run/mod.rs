@@ -9,16 +9,23 @@ mod conduct;
 mod examine;
 mod float_environment;
 mod in_process;
+mod memory;
+mod plugin;
+mod process;
 mod request;
+mod sandbox;
+mod wire;
 
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use isonorm_kernels::abi::KernelInfo;
+use isonorm_kernels::abi::{KernelInfo, raw};
 
 pub use conduct::{Conduct, Difference, Place};
 pub use in_process::InProcess;
+pub use plugin::{Limits, Plugin};
 pub use request::{Request, TensorArg};
 
 /// A kernel on trial: something that can be asked what it offers, and opened.
@@ -146,4 +153,98 @@ impl fmt::Display for StrayAccess {
 /// Why a kernel cannot be made ready.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum RunError {}
+pub enum RunError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}; check the path and its permissions", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The file is something else.
+    #[error("{} is not a shared library; make one with `cc -O2 -shared -fPIC -I kernels/include`", path.display())]
+    NotALibrary {
+        /// The file.
+        path: PathBuf,
+    },
+    /// `dlopen` refuses the file.
+    #[error(
+        "cannot load {}: {reason}; check with `ldd` that everything it needs is found, and set LD_LIBRARY_PATH if not",
+        path.display()
+    )]
+    NotLoaded {
+        /// The file.
+        path: PathBuf,
+        /// What the dynamic linker says.
+        reason: String,
+    },
+    /// The library ends its process before it is asked anything.
+    #[error("{} ends its process while it is loaded: {crash}; check its constructors and its descriptor", path.display())]
+    LoadCrashed {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        crash: Crash,
+    },
+    /// The library does not finish loading.
+    #[error("{} is not loaded after {limit:?}; check its constructors", path.display())]
+    LoadHung {
+        /// The file.
+        path: PathBuf,
+        /// How long was waited.
+        limit: Duration,
+    },
+    /// The library offers nothing.
+    #[error(
+        "{} does not export `{symbol}`; define `const isonorm_library *{symbol}(void)`, in C++ as extern \"C\", \
+         as in kernels/include/isonorm.h",
+        path.display(),
+        symbol = raw::LIBRARY_SYMBOL
+    )]
+    NoSymbol {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The library was compiled against another interface.
+    #[error(
+        "{} speaks version {found} of the kernel interface, this program version {}; compile it again with this \
+         version's isonorm.h",
+        path.display(),
+        raw::ABI_VERSION
+    )]
+    AbiVersion {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+    /// The library's descriptor says something that it cannot say.
+    #[error("the descriptor of {} is wrong: {what}; kernels/include/isonorm.h says what each field can be", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// The file is not the one that was examined.
+    #[error("{} has changed meanwhile; start again", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The installation lacks a program.
+    #[error("{} is missing; `cargo build --release --package isonorm-harness --bins` makes it", program.display())]
+    NoWorker {
+        /// Where it should be.
+        program: PathBuf,
+    },
+    /// The system does not let us make a sandbox.
+    #[error(
+        "cannot make a sandbox for the kernel: {source}; it needs Linux, shared memory and permission to start processes"
+    )]
+    Sandbox {
+        /// What the system says.
+        source: io::Error,
+    },
+}
