@@ -1,3 +1,5 @@
 //! The `isonorm` command.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    isonorm_harness::commands::main()
+}

@@ -9,3 +9,6 @@ mod problem;
 pub mod storage;
 
 pub use problem::{InvalidProblem, Problem, Scope, Tensor};
+
+/// The version of libtorch that this program is built for; the build refuses any other.
+pub const LIBTORCH_VERSION: &str = "2.11.0";

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use isonorm_kernels::abi::{Direction, Dtype, DtypeSet, Value};
 
-use crate::formula::{AxisSet, Builder, Expr, Graph};
+use crate::formula::{Builder, Expr, Graph};
 use crate::interpret::Sizes;
 use crate::interpret::gradient::{Wanted, gradient};
 use crate::operators::{Attribute, Dim, Operator, Role, TensorSpec};
@@ -202,14 +202,13 @@ impl Problem {
         let builder = Builder::new(self.operator.graph_axes());
         let scope = Scope { builder: &builder, problem: self };
         for input in self.operator.inputs.iter().filter(|input| self.has(input.name)) {
-            let axes = scope.axes(&self.tensor(input.name.to_owned(), input));
-            builder.input(input.name, axes);
+            builder.input(input.name, builder.axis_set(&input.axes().join(" ")));
         }
         let results = (self.operator.define)(&scope);
         for output in self.forward_outputs() {
             let value = results.iter().find(|(name, _)| *name == output.name);
             let (_, value) = value.unwrap_or_else(|| panic!("the definition gives no `{}`", output.name));
-            let axes = scope.axes(&self.tensor(output.name.to_owned(), output));
+            let axes = builder.axis_set(&output.axes().join(" "));
             builder.output(output.name, *value, axes, self.dtype(output.role));
         }
         builder.finish()
@@ -290,10 +289,6 @@ impl<'b> Scope<'b> {
     pub fn affine(&self, normalized: Expr<'b>) -> Expr<'b> {
         let scaled = self.optional("weight").map_or(normalized, |weight| normalized * weight);
         self.optional("bias").map_or(scaled, |bias| scaled + bias)
-    }
-
-    fn axes(&self, tensor: &Tensor) -> AxisSet {
-        self.builder.axis_set(&tensor.axes.concat().join(" "))
     }
 }
 

@@ -1,6 +1,7 @@
 //! A case: one question to a kernel, as data.
 
 mod materialise;
+mod refill;
 mod text;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use crate::generate::families::Family;
 use crate::generate::layouts::{self, Layout};
 
 pub use materialise::{Materialised, dense, materialise};
+pub use refill::refill;
 pub use text::ParseCaseError;
 
 /// The most elements that the axes of a case may span together.

@@ -1,9 +1,11 @@
 //! Judging: every element of every output against the truth and the bound.
 
 mod element;
+mod libtorch;
 mod truth;
 
 pub use element::{Expected, Fault, Found, judge};
+pub use libtorch::libtorch;
 pub use truth::{Tolerance, Truth};
 
 use isonorm_kernels::abi::Dtype;
@@ -39,7 +41,9 @@ pub struct Wrong {
     pub element: usize,
     /// What the kernel gave there.
     pub got: f64,
-    /// Its distance from the truth as a multiple of the bound.
+    /// How far it may be from the truth before it is rounded.
+    pub bound: f64,
+    /// The largest distance from the truth, of all elements that are wrong in this way, as a multiple of the bound.
     pub ratio: f64,
     /// How many elements are wrong in this way.
     pub count: u64,
@@ -73,7 +77,10 @@ impl Comparison {
                         wrong.count += 1;
                         wrong.ratio = wrong.ratio.max(ratio);
                     }
-                    None => self.faults.push(Wrong { fault, output, element, got, ratio, count: 1 }),
+                    None => {
+                        let bound = expected.error;
+                        self.faults.push(Wrong { fault, output, element, got, bound, ratio, count: 1 });
+                    }
                 }
             }
         }

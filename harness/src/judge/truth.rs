@@ -3,7 +3,7 @@
 use isonorm_kernels::abi::{Direction, Dtype};
 use isonorm_oracles::Problem;
 use isonorm_oracles::dd::Dd;
-use isonorm_oracles::formula::Graph;
+use isonorm_oracles::formula::{Graph, Op};
 use isonorm_oracles::interpret::bound::{Arithmetic, OutputBound, bound};
 use isonorm_oracles::interpret::exact::{Values, exact};
 
@@ -48,6 +48,16 @@ impl Truth {
     /// The exact values of all nodes.
     pub fn values(&self) -> &Values {
         &self.values
+    }
+
+    /// The most elements that one sum or mean of the formula runs over.
+    pub fn longest_sum(&self) -> u64 {
+        let counts = self.graph.nodes.iter().zip(self.graph.live()).filter(|(_, live)| *live);
+        let sums = counts.filter_map(|(node, _)| match node.op {
+            Op::Reduce(_, _, axes) => Some(self.values.sizes.count(axes) as u64),
+            _ => None,
+        });
+        sums.max().unwrap_or(0)
     }
 
     /// The type of an output.

@@ -80,6 +80,15 @@ pub struct OutputBound {
 
 /// Bounds every output of a graph whose true values are known.
 pub fn bound(graph: &Graph, values: &Values, arithmetic: Arithmetic) -> Vec<OutputBound> {
+    let errors = trace(graph, values, arithmetic);
+    let signs = zero_signs(graph);
+    // Two outputs may be the same node: the gradients of a sum.
+    let nodes = graph.outputs.iter().map(|output| output.node.index());
+    nodes.map(|node| OutputBound { errors: errors[node].clone(), zero_sign: signs[node] != ZeroSign::Open }).collect()
+}
+
+/// The bounds of every live node, by node and element.
+pub fn trace(graph: &Graph, values: &Values, arithmetic: Arithmetic) -> Vec<Vec<f64>> {
     let analysis = Analysis { graph, values, machine: Machine::new(arithmetic) };
     let live = graph.live();
     let mut cells: Vec<Vec<Cell>> = Vec::with_capacity(graph.nodes.len());
@@ -87,16 +96,9 @@ pub fn bound(graph: &Graph, values: &Values, arithmetic: Arithmetic) -> Vec<Outp
         let node = if live { analysis.node(NodeId(index as u32), &cells) } else { Vec::new() };
         cells.push(node);
     }
-    let signs = zero_signs(graph);
-    graph
-        .outputs
-        .iter()
-        .map(|output| OutputBound {
-            // The analysis itself is done in f64: its own roundings are covered by the last factor.
-            errors: cells[output.node.index()].iter().map(|cell| cell.error * (1.0 + 1e-9)).collect(),
-            zero_sign: signs[output.node.index()] != ZeroSign::Open,
-        })
-        .collect()
+    // The analysis itself is done in f64: its own roundings are covered by the last factor.
+    let errors = |node: Vec<Cell>| node.iter().map(|cell| cell.error * (1.0 + 1e-9)).collect();
+    cells.into_iter().map(errors).collect()
 }
 
 /// Numbers of the working precision.

@@ -1,6 +1,6 @@
 //! Loops over broadcast tensors, shared by the interpreters that compute element by element.
 
-use crate::formula::{Axis, AxisSet};
+use crate::formula::{Axis, AxisSet, Graph, NodeId};
 
 /// The size of every axis of a graph.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,18 @@ impl Sizes {
     /// The number of elements along some axes.
     pub fn count(&self, axes: AxisSet) -> usize {
         axes.iter().map(|axis| self.of(axis)).product()
+    }
+
+    /// The element of node `to` that element `element` of node `from` depends on, where their axes agree; the first along
+    /// axes that only `to` has.
+    pub fn project(&self, graph: &Graph, from: NodeId, element: usize, to: NodeId) -> usize {
+        let (from, to) = (graph.node(from).axes, graph.node(to).axes);
+        let (from_steps, to_steps) = (self.steps(from), self.steps(to));
+        let shared = from.intersection(to);
+        shared
+            .iter()
+            .map(|axis| axis.0 as usize)
+            .fold(0, |place, axis| place + element / from_steps[axis].max(1) % self.0[axis].max(1) * to_steps[axis])
     }
 
     /// The step that a dense row-major tensor with the axes `axes` makes along each axis of the graph.
@@ -95,7 +107,6 @@ pub(super) fn walk<const K: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::formula::Graph;
 
     #[test]
     fn visits_what_an_odometer_visits() {

@@ -48,13 +48,7 @@ pub(super) static OPERATOR: Operator = Operator {
         }
         enough(problem, problem.size("n") * problem.size("s"))
     },
-    relations: &[
-        Relation::Independent("c"),
-        Relation::Permutation("n"),
-        Relation::ScaleInvariant,
-        Relation::ShiftInvariant,
-        Relation::Odd,
-    ],
+    relations: &[Relation::Independent("c"), Relation::Permutation("n"), Relation::ScaleInvariant, Relation::Odd],
     independent: &["c"],
     special_values: "A NaN or infinity in a channel makes the whole channel NaN, its running statistics too. A constant \
         channel gives the bias; with eps = 0 it gives NaN. Running statistics need two values per channel (as in libtorch, \

@@ -37,13 +37,7 @@ pub(super) static OPERATOR: Operator = Operator {
         vec![("y", scope.affine((x - mean) * rstd))]
     },
     check: always,
-    relations: &[
-        Relation::Independent("n"),
-        Relation::Independent("g"),
-        Relation::ScaleInvariant,
-        Relation::ShiftInvariant,
-        Relation::Odd,
-    ],
+    relations: &[Relation::Independent("n"), Relation::Independent("g"), Relation::ScaleInvariant, Relation::Odd],
     independent: &["n", "g"],
     special_values: "A NaN or infinity makes its whole group NaN. A constant group gives the bias; with eps = 0 it gives NaN.",
     native: Some(|given| {

@@ -43,13 +43,7 @@ pub(super) static OPERATOR: Operator = Operator {
         paired_state(problem)?;
         enough(problem, problem.size("s"))
     },
-    relations: &[
-        Relation::Independent("c"),
-        Relation::Permutation("n"),
-        Relation::ScaleInvariant,
-        Relation::ShiftInvariant,
-        Relation::Odd,
-    ],
+    relations: &[Relation::Independent("c"), Relation::Permutation("n"), Relation::ScaleInvariant, Relation::Odd],
     independent: &["c"],
     special_values: "A NaN or infinity makes its whole instance NaN, and the running statistics of its channel. A constant \
         instance gives the bias; with eps = 0 it gives NaN. One position per instance gives the bias; running statistics need two.",

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use isonorm_kernels::abi::Value;
+use isonorm_kernels::abi::{Direction, Dtype, DtypeSet, Value};
 
 use crate::formula::Expr;
 use crate::native::Forward;
@@ -86,6 +86,26 @@ impl Operator {
     /// The axes of its graphs, in row-major order.
     pub fn graph_axes(&self) -> Vec<&'static str> {
         self.axes.iter().map(|axis| axis.name).chain(self.derived_axes.iter().map(|axis| axis.name)).collect()
+    }
+
+    /// A small problem of this operator: four elements along each axis, everything optional given, f32. `None` if the
+    /// defaults do not make one.
+    pub fn typical(&'static self, direction: Direction) -> Option<Problem> {
+        let mut problem = Problem {
+            operator: self,
+            direction,
+            dtypes: DtypeSet::uniform(Dtype::F32),
+            dims: self.axes.iter().map(|axis| (axis.name, vec![4; (*axis.ranks.start()).max(1)])).collect(),
+            attributes: self.default_attributes(),
+            given: self.inputs.iter().filter(|input| input.optional).map(|input| input.name).collect(),
+        };
+        // Of attributes that exclude each other the first is the usual one.
+        for attribute in self.attributes.iter().filter(|attribute| attribute.optional) {
+            if problem.validate().is_err() {
+                problem.attributes.insert(attribute.name, attribute.domain.default());
+            }
+        }
+        problem.validate().is_ok().then_some(problem)
     }
 
     /// The attributes a problem has unless it says otherwise.
@@ -297,6 +317,15 @@ impl TensorSpec {
         TensorSpec { with: Some(old), ..TensorSpec::state(name, dims) }
     }
 
+    /// The axes of its graph node, in row-major order; one of no dimensions included.
+    pub fn axes(&self) -> Vec<&'static str> {
+        let axes = |dim: &Dim| match dim {
+            Dim::Axis(axis) => vec![*axis],
+            Dim::Merged(axes) => axes.to_vec(),
+        };
+        self.dims.iter().flat_map(axes).collect()
+    }
+
     /// Optional, and not needed by the backward half.
     pub const fn forward_only(self) -> Self {
         TensorSpec { optional: true, in_backward: false, ..self }
@@ -310,14 +339,23 @@ pub enum Relation {
     Independent(&'static str),
     /// Permuting along this axis permutes the outputs alike.
     Permutation(&'static str),
-    /// With eps = 0: inputs scaled by 2^k give the same `y`.
+    /// With eps = 0: inputs scaled by a power of two give the same `y`.
     ScaleInvariant,
-    /// The same number added to all elements of `x` changes nothing.
-    ShiftInvariant,
     /// -x gives -y, without bias.
     Odd,
-    /// Without weight and bias, the outputs along this axis add up to 0.
-    ZeroMean(&'static str),
+}
+
+impl std::fmt::Display for Relation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Relation::Independent(axis) => {
+                write!(f, "slices along {axis}, computed alone, give what they give together")
+            }
+            Relation::Permutation(axis) => write!(f, "permuting along {axis} permutes the outputs alike"),
+            Relation::ScaleInvariant => f.write_str("with eps = 0, inputs scaled by a power of two give the same y"),
+            Relation::Odd => f.write_str("-x gives -y, without bias"),
+        }
+    }
 }
 
 /// A source.

@@ -1,0 +1,277 @@
+//! Campaigns: many cases, many kernels, all cores, one set of records.
+
+pub(crate) mod findings;
+mod range;
+mod relations;
+mod stages;
+mod trial;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use isonorm_oracles::operators::{self, Operator};
+use isonorm_reports::record::{self, Number, Record, Tallies, size_class};
+
+use crate::generate::{Offer, case_at};
+use crate::run::{Contender, RunError};
+use findings::Findings;
+
+pub use range::usable_range;
+pub use stages::{Stage, Stages};
+pub use trial::{Examiner, Flaw, Trial, Verdict, arithmetic, compare};
+
+/// How long a campaign goes on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Budget {
+    /// Until every kernel was asked so many cases.
+    Cases(u64),
+    /// For so long.
+    Time(Duration),
+}
+
+/// What decides a campaign.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Of all cases.
+    pub seed: u64,
+    /// How long it goes on.
+    pub budget: Budget,
+    /// This part, counted from 0, of so many: case i belongs to part i modulo their number.
+    pub shard: (u64, u64),
+    /// Threads that judge.
+    pub workers: usize,
+    /// The most threads that a case gives a kernel.
+    pub threads: usize,
+    /// Whether libtorch answers every case too.
+    pub libtorch: bool,
+    /// What to add to a replay line so that it finds the kernel again (`--plugin F`).
+    pub replay: String,
+}
+
+/// A kernel on trial and what it is asked.
+pub struct Entry {
+    /// The kernel.
+    pub contender: Arc<dyn Contender>,
+    /// The name that records use.
+    pub name: String,
+    /// What it claims to compute.
+    pub operator: &'static Operator,
+    /// What it is asked.
+    pub offer: Offer,
+}
+
+impl Entry {
+    /// A kernel with all that it offers.
+    ///
+    /// # Errors
+    /// If it claims an operator that is not known: the nearest known name.
+    pub fn new(contender: Arc<dyn Contender>, threads: usize) -> Result<Entry, UnknownOperator> {
+        let info = contender.info();
+        let operator = operators::find(&info.operator).ok_or_else(|| UnknownOperator::new(&info.operator))?;
+        Ok(Entry { name: info.name.clone(), operator, offer: Offer::of(info, threads), contender })
+    }
+}
+
+/// A name that is not an operator.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no operator `{name}`; did you mean `{nearest}`? `isonorm list operators` shows all")]
+pub struct UnknownOperator {
+    name: String,
+    nearest: &'static str,
+}
+
+impl UnknownOperator {
+    /// With the known name that is nearest.
+    pub fn new(name: &str) -> Self {
+        let distance = |operator: &&&Operator| strsim::damerau_levenshtein(operator.name, name);
+        let nearest = operators::OPERATORS.iter().min_by_key(distance).map_or("", |operator| operator.name);
+        UnknownOperator { name: name.to_owned(), nearest }
+    }
+}
+
+/// What can be seen of a campaign while it runs, and how it is stopped.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Cases judged so far.
+    pub cases: AtomicU64,
+    /// Cases that failed.
+    pub failed: AtomicU64,
+    /// Set to stop early; what was done is kept.
+    pub stop: AtomicBool,
+}
+
+/// Runs a campaign over `entries`; gives all records but the first and the last one.
+///
+/// # Errors
+/// If a kernel cannot be made ready.
+pub fn run(entries: &[Entry], plan: &Plan, progress: &Progress) -> Result<Vec<Record>, RunError> {
+    let started = Instant::now();
+    let tickets = AtomicU64::new(0);
+    let findings = Findings::new(&plan.replay);
+    let sums: Mutex<Sums> = Mutex::default();
+    let failure: Mutex<Option<RunError>> = Mutex::default();
+    std::thread::scope(|scope| {
+        for _ in 0..plan.workers.max(1) {
+            scope.spawn(|| {
+                // Each worker is one of several that share the cores.
+                tch::set_num_threads(1);
+                let mut worker = Worker {
+                    entries,
+                    plan,
+                    progress,
+                    findings: &findings,
+                    examiners: BTreeMap::new(),
+                    sums: Sums::default(),
+                };
+                if let Err(error) = worker.work(&tickets, started) {
+                    progress.stop.store(true, Ordering::Relaxed);
+                    failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(error);
+                }
+                let own = worker.finish();
+                sums.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).merge(own);
+            });
+        }
+    });
+    if let Some(error) = failure.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
+        return Err(error);
+    }
+    let sums = sums.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut records = Vec::new();
+    for entry in entries {
+        if progress.stop.load(Ordering::Relaxed) {
+            break;
+        }
+        records.extend(usable_range(entry)?.into_iter().map(Record::from));
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let stages = sums.stages.iter().map(|(stage, seconds)| (stage.name().to_owned(), Number(seconds))).collect();
+    records.extend(sums.tallies.into_iter().map(Record::from));
+    records.extend(sums.properties.into_iter().map(|((kernel, property), (checked, failed))| {
+        Record::from(record::Property { kernel, property: property.to_owned(), checked, failed })
+    }));
+    records.extend(findings.into_records().into_iter().map(Record::from));
+    records.push(
+        record::Throughput { cases: progress.cases.load(Ordering::Relaxed), seconds: Number(seconds), stages }.into(),
+    );
+    Ok(records)
+}
+
+/// What workers count.
+#[derive(Default)]
+struct Sums {
+    tallies: Tallies,
+    /// By kernel and property: checked, failed.
+    properties: BTreeMap<(String, &'static str), (u64, u64)>,
+    stages: Stages,
+}
+
+impl Sums {
+    fn merge(&mut self, other: Sums) {
+        self.tallies.merge(other.tallies);
+        for (key, (checked, failed)) in other.properties {
+            let sum = self.properties.entry(key).or_default();
+            *sum = (sum.0 + checked, sum.1 + failed);
+        }
+        self.stages.merge(&other.stages);
+    }
+
+    fn property(&mut self, kernel: &str, property: &'static str, holds: bool) {
+        let (checked, failed) = self.properties.entry((kernel.to_owned(), property)).or_default();
+        *checked += 1;
+        *failed += u64::from(!holds);
+    }
+}
+
+struct Worker<'a> {
+    entries: &'a [Entry],
+    plan: &'a Plan,
+    progress: &'a Progress,
+    findings: &'a Findings<'a>,
+    /// By entry; opened when first needed.
+    examiners: BTreeMap<usize, Examiner>,
+    sums: Sums,
+}
+
+impl Worker<'_> {
+    fn work(&mut self, tickets: &AtomicU64, started: Instant) -> Result<(), RunError> {
+        let (part, parts) = self.plan.shard;
+        let kernels = self.entries.len() as u64;
+        while kernels > 0 && !self.progress.stop.load(Ordering::Relaxed) {
+            let ticket = tickets.fetch_add(1, Ordering::Relaxed);
+            let (entry, index) = ((ticket % kernels) as usize, ticket / kernels * parts + part);
+            let over = match self.plan.budget {
+                Budget::Cases(cases) => index >= cases,
+                Budget::Time(time) => started.elapsed() >= time,
+            };
+            if over {
+                break;
+            }
+            self.one(entry, index)?;
+        }
+        Ok(())
+    }
+
+    fn one(&mut self, place: usize, index: u64) -> Result<(), RunError> {
+        let entry = &self.entries[place];
+        let examiner = match self.examiners.entry(place) {
+            std::collections::btree_map::Entry::Occupied(examiner) => examiner.into_mut(),
+            std::collections::btree_map::Entry::Vacant(vacant) => {
+                vacant.insert(Examiner::new(entry.contender.info().clone(), entry.contender.open()?))
+            }
+        };
+        let seed = self.plan.seed;
+        let tree = examiner.stages.time(Stage::Generate, || case_at(seed, entry.operator, &entry.offer, index));
+        let case = proptest::strategy::ValueTree::current(&tree);
+        let trial = examiner.examine(&case, self.plan.libtorch);
+        for flaw in &trial.flaws {
+            self.findings.add(entry, examiner, &trial, flaw, tree.clone());
+        }
+        self.count(&entry.name, &trial);
+        Ok(())
+    }
+
+    fn count(&mut self, kernel: &str, trial: &Trial) {
+        let case = &trial.case;
+        let (dtype, family) = (case.problem.dtypes.to_string(), case.family.name);
+        let counts = self.sums.tallies.counts(kernel, &dtype, family, size_class(trial.length));
+        match &trial.verdict {
+            Verdict::Declined(reason) => return counts.decline(reason, 1),
+            Verdict::NotRun(reason) => return counts.decline(&format!("not run: {reason}"), 1),
+            Verdict::Judged => {}
+        }
+        counts.cases += 1;
+        counts.failed += u64::from(trial.failed());
+        counts.in_exact_range += u64::from(trial.exact);
+        let line = case.to_string();
+        for (comparison, errors) in [(&trial.comparison, &mut counts.errors), (&trial.libtorch, &mut counts.libtorch)] {
+            let Some(comparison) = comparison else { continue };
+            errors.ratio_to_bound.merge(&comparison.ratios);
+            errors.ulps.merge(&comparison.ulps);
+            if let (Some(ratio), Some(ulps)) = (comparison.worst_ratio, comparison.worst_ulps) {
+                errors.raise(&line, ratio, ulps);
+            }
+        }
+        if let Some(comparison) = &trial.comparison {
+            counts.elements.total += comparison.elements;
+            counts.elements.exact += comparison.elements;
+        }
+        for &property in &trial.checked {
+            let holds = !trial.flaws.iter().any(|flaw| flaw.property == property);
+            self.sums.property(kernel, property, holds);
+        }
+        for &(property, holds) in &trial.noted {
+            self.sums.property(kernel, property, holds);
+        }
+        self.progress.cases.fetch_add(1, Ordering::Relaxed);
+        self.progress.failed.fetch_add(u64::from(trial.failed()), Ordering::Relaxed);
+    }
+
+    fn finish(mut self) -> Sums {
+        for examiner in self.examiners.values() {
+            self.sums.stages.merge(&examiner.stages);
+        }
+        self.sums
+    }
+}

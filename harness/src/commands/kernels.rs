@@ -1,0 +1,148 @@
+//! Which kernels a command is about: options that several verbs share.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use isonorm_kernels::abi::{Direction, DtypeSet};
+use isonorm_oracles::operators;
+
+use super::Error;
+use crate::campaign::{Entry, UnknownOperator};
+use crate::run::{Contender, InProcess, Limits, Plugin};
+
+/// Which kernels.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Selection {
+    /// Only kernels of these operators.
+    #[arg(long, value_name = "O,..", value_delimiter = ',')]
+    op: Vec<String>,
+    /// Only kernels of these names.
+    #[arg(long, value_name = "K,..", value_delimiter = ',')]
+    kernel: Vec<String>,
+    /// Only this half of the operators.
+    #[arg(long)]
+    direction: Option<Half>,
+    /// Only these element types: f32, f64, bf16, f16, or pairs such as bf16:f32 (data and parameters).
+    #[arg(long, value_name = "D,..", value_delimiter = ',')]
+    dtype: Vec<DtypeSet>,
+    /// The kernels of this library instead of the built-in ones; may be repeated.
+    #[arg(long, value_name = "F.so")]
+    plugin: Vec<PathBuf>,
+    /// Seconds after which a call of a library's kernel counts as hung.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
+    call_limit: f64,
+    /// Memory that a library's kernel may use, in MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 4096)]
+    memory_limit: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Half {
+    Forward,
+    Backward,
+}
+
+impl Selection {
+    /// The kernels, each with the part of its offer that is asked for.
+    pub(super) fn entries(&self, threads: usize) -> Result<Vec<Entry>, Error> {
+        for name in &self.op {
+            operators::find(name).ok_or_else(|| UnknownOperator::new(name))?;
+        }
+        let mut entries = Vec::new();
+        for contender in self.contenders()? {
+            entries.push(Entry::new(contender, threads)?);
+        }
+        let known: Vec<String> = entries.iter().map(|entry| entry.name.clone()).collect();
+        if let Some(name) = self.kernel.iter().find(|name| !known.contains(name)) {
+            let nearest = known.iter().min_by_key(|other| strsim::damerau_levenshtein(other, name));
+            let nearest = nearest.map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"));
+            return Err(Error::Usage(format!("there is no kernel `{name}`{nearest} `isonorm list kernels` shows all")));
+        }
+        entries.retain(|entry| {
+            let direction = entry.contender.info().direction;
+            let half = match self.direction {
+                None => true,
+                Some(Half::Forward) => direction == Direction::Forward,
+                Some(Half::Backward) => direction == Direction::Backward,
+            };
+            let named = |list: &[String], name: &str| list.is_empty() || list.iter().any(|other| other == name);
+            half && named(&self.op, entry.operator.name) && named(&self.kernel, &entry.name)
+        });
+        if entries.is_empty() {
+            return Err(Error::Usage("no kernel matches: `isonorm list kernels` shows what there is".to_owned()));
+        }
+        self.narrow(entries)
+    }
+
+    /// Leaves the element types asked for.
+    fn narrow(&self, entries: Vec<Entry>) -> Result<Vec<Entry>, Error> {
+        if self.dtype.is_empty() {
+            return Ok(entries);
+        }
+        let offers: Vec<String> = entries
+            .iter()
+            .map(|entry| {
+                let dtypes: Vec<String> = entry.offer.dtypes.iter().map(DtypeSet::to_string).collect();
+                format!("{} offers {}", entry.name, dtypes.join(", "))
+            })
+            .collect();
+        let narrowed: Vec<Entry> = entries
+            .into_iter()
+            .filter_map(|mut entry| {
+                entry.offer.dtypes.retain(|dtypes| self.dtype.contains(dtypes));
+                (!entry.offer.dtypes.is_empty()).then_some(entry)
+            })
+            .collect();
+        if narrowed.is_empty() {
+            return Err(Error::Usage(format!("no kernel offers that dtype: {}", offers.join("; "))));
+        }
+        Ok(narrowed)
+    }
+
+    fn contenders(&self) -> Result<Vec<Arc<dyn Contender>>, Error> {
+        if self.plugin.is_empty() {
+            return Ok(builtin());
+        }
+        if !(self.call_limit > 0.0 && self.call_limit < 1e6) {
+            return Err(Error::Usage(format!("--call-limit is {}: give seconds above 0", self.call_limit)));
+        }
+        let limits = Limits { time: Duration::from_secs_f64(self.call_limit), memory: self.memory_limit << 20 };
+        let mut contenders = Vec::new();
+        for path in &self.plugin {
+            contenders.extend(Plugin::open(path, limits)?.contenders());
+        }
+        Ok(contenders)
+    }
+
+    /// What to add to a replay line so that it finds the same kernels.
+    pub(super) fn replay(&self) -> String {
+        self.plugin.iter().map(|path| format!(" --plugin {}", path.display())).collect()
+    }
+
+    /// What was asked, for records.
+    pub(super) fn text(&self) -> String {
+        let list = |name: &str, items: &[String]| {
+            if items.is_empty() { String::new() } else { format!(" --{name} {}", items.join(",")) }
+        };
+        let dtypes: Vec<String> = self.dtype.iter().map(DtypeSet::to_string).collect();
+        let half = self.direction.map(|half| vec![format!("{half:?}").to_lowercase()]).unwrap_or_default();
+        let parts = [
+            list("op", &self.op),
+            list("kernel", &self.kernel),
+            list("direction", &half),
+            list("dtype", &dtypes),
+            self.replay(),
+        ];
+        format!("certify{}", parts.concat())
+    }
+}
+
+/// The kernels that come with isonorm.
+pub(super) fn builtin() -> Vec<Arc<dyn Contender>> {
+    isonorm_kernels::builtin()
+        .into_iter()
+        .map(|kernel| Arc::new(InProcess::new(kernel)) as Arc<dyn Contender>)
+        .collect()
+}

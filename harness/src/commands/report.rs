@@ -1,0 +1,54 @@
+//! `report`: merges records and writes the report.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use isonorm_reports::summary::{Summary, Verdict};
+
+use super::{Answer, Error, Format, print_json};
+
+/// Merge records of one or several runs, or shards of one, and write report and certificates.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Files of records, or folders with such files.
+    #[arg(required = true)]
+    records: Vec<PathBuf>,
+    /// The folder to write to.
+    #[arg(long, value_name = "DIR", default_value = "isonorm-out")]
+    out: PathBuf,
+    /// How the answer is printed.
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
+    let summary = Summary::read(&arguments.records)?;
+    if summary.runs.is_empty() {
+        return Err(Error::Usage("there are no records of a campaign in what was given".to_owned()));
+    }
+    isonorm_reports::write_all(&arguments.out, &summary)?;
+    for problem in &summary.problems {
+        eprintln!("isonorm: {problem}");
+    }
+    match arguments.format {
+        Format::Json => print_json(&isonorm_reports::json::document(&summary))?,
+        Format::Text => {
+            let count = |verdict| summary.verdicts(verdict);
+            println!(
+                "{} certified, {} failed, {} incomplete; {} cases, {} findings",
+                count(Verdict::Certified),
+                count(Verdict::Failed),
+                count(Verdict::Incomplete),
+                summary.cases(),
+                summary.findings()
+            );
+        }
+    }
+    eprintln!("report: {}", arguments.out.join("report.html").display());
+    if !summary.problems.is_empty() {
+        return Err(Error::Usage(
+            "some records are damaged or missing: see above; the rest is in the report".to_owned(),
+        ));
+    }
+    Ok(if summary.verdicts(Verdict::Failed) > 0 { Answer::Findings } else { Answer::Well })
+}
