@@ -1,7 +1,10 @@
 //! Normalization kernels for the CPU, and the door through which every kernel, ours or a stranger's, is called.
+//!
+//! [`builtin`] lists the kernels; [`abi`] is the door.
 
 pub mod abi;
-pub mod cpu;
-pub mod simd;
+mod cpu;
+mod simd;
 
 pub use cpu::builtin;
+pub use simd::{InstructionSet, with_instruction_set};

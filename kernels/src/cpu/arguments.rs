@@ -105,11 +105,25 @@ pub fn param<'a, D: Element>(
     statistic(name, &tensor)
 }
 
+/// A running statistic: one value per channel, in the type that statistics of `D` are kept in.
+///
+/// # Errors
+/// If its size or type is another.
+pub fn running<D: Element>(name: &str, tensor: &Tensor<'_>, channels: i64) -> Result<Vec<f64>, Refusal> {
+    expect_sizes(name, tensor, &[channels])?;
+    if tensor.dtype != D::DTYPE.statistics() {
+        let expected = D::DTYPE.statistics();
+        return Err(Refusal::Failed(format!("`{name}` has dtype {}, expected {expected}", tensor.dtype)));
+    }
+    let values = values::<D::Real, D::Real>(name, tensor, &[0])?;
+    Ok(values.into_iter().map(Real::to_f64).collect())
+}
+
 /// A tensor's values in the working precision.
 fn statistic<'a, R: Real>(name: &str, tensor: &Tensor<'a>) -> Result<Param<'a, R>, Refusal> {
     let axes: Vec<usize> = (0..tensor.shape.len()).collect();
     if tensor.dtype == R::DTYPE && !tensor.is_empty() {
-        let input = Input::<R>::new(name, tensor, &[], &axes)?;
+        let input = Input::<R>::new(name, tensor, tensor.shape, tensor.strides, &[], &axes)?;
         if let Some(source) = input.lying(0) {
             return Ok(Param::Lying(source));
         }
@@ -123,7 +137,7 @@ fn statistic<'a, R: Real>(name: &str, tensor: &Tensor<'a>) -> Result<Param<'a, R
 }
 
 fn values<E: Element, R: Real>(name: &str, tensor: &Tensor<'_>, axes: &[usize]) -> Result<Vec<R>, Refusal> {
-    let input = Input::<E>::new(name, tensor, &[], axes)?;
+    let input = Input::<E>::new(name, tensor, tensor.shape, tensor.strides, &[], axes)?;
     if tensor.is_empty() {
         return Ok(Vec::new());
     }
@@ -178,7 +192,7 @@ impl<'a> ParamOutput<'a> {
 
     fn write_as<E: Element>(&self, values: Option<&[f64]>) -> Result<(), Refusal> {
         let axes: Vec<usize> = (0..self.tensor.shape.len()).collect();
-        let output = Output::<E>::new(self.name, &self.tensor, &[], &axes)?;
+        let output = Output::<E>::new(self.name, &self.tensor, self.tensor.shape, self.tensor.strides, &[], &axes)?;
         if let Some(values) = values.filter(|values| !values.is_empty()) {
             output.writer().put(values.iter().map(|&value| E::from_f64(value)));
         }

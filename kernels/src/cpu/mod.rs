@@ -1,13 +1,14 @@
 //! The kernels for the CPU.
 //!
 //! Operators that normalize alike are a family, with one reduction stage and one map stage: [`rows`] (statistics
-//! along a row of each token), [`channels`] (statistics per channel, over the batch) and [`groups`] (statistics per
-//! sample and group of channels). An operator is a short file in its family.
+//! along the last axes) and [`channels`] (statistics per channel of a batch, or per group of channels of a sample). An
+//! operator is a short file in its family.
 //!
 //! All sums are blocked (see [`simd::sum`](crate::simd::sum)) and all totals are `f64`; results do not depend on the
 //! number of threads, bit by bit.
 
 pub mod arguments;
+pub mod channels;
 pub mod moments;
 pub mod parallel;
 pub mod rows;
@@ -42,6 +43,7 @@ impl Kernel for Builtin {
 
 /// All kernels of this crate.
 pub fn builtin() -> Vec<Arc<dyn Kernel>> {
+    let channel = Layouts::ANY;
     let row = Layouts { channels_last: false, ..Layouts::ANY };
     let kernels: &[(&str, Layouts, Run, Run)] = &[
         ("layer_norm", row, rows::layer_norm::forward, rows::layer_norm::backward),
@@ -51,6 +53,15 @@ pub fn builtin() -> Vec<Arc<dyn Kernel>> {
         ("add_layer_norm", row, rows::add_layer_norm::forward, rows::add_layer_norm::backward),
         ("add_rms_norm", row, rows::add_rms_norm::forward, rows::add_rms_norm::backward),
         ("l2_normalize", row, rows::l2_normalize::forward, rows::l2_normalize::backward),
+        ("batch_norm", channel, channels::batch_norm::forward, channels::batch_norm::backward),
+        (
+            "batch_norm_inference",
+            channel,
+            channels::batch_norm_inference::forward,
+            channels::batch_norm_inference::backward,
+        ),
+        ("group_norm", channel, channels::group_norm::forward, channels::group_norm::backward),
+        ("instance_norm", channel, channels::instance_norm::forward, channels::instance_norm::backward),
     ];
     kernels
         .iter()

@@ -3,19 +3,6 @@
 
 use crate::simd::{Element, Isa, Lanes, Real, Sink, Source, map, sum};
 
-/// Runs of elements that share one mean.
-pub trait Segments<E: Element> {
-    /// Calls `body` with each run.
-    fn each(&mut self, body: impl FnMut(Source<'_, E>));
-}
-
-impl<E: Element> Segments<E> for Source<'_, E> {
-    #[inline(always)]
-    fn each(&mut self, mut body: impl FnMut(Source<'_, E>)) {
-        body(*self);
-    }
-}
-
 /// Mean, variance and what normalizing by them takes.
 #[derive(Clone, Copy)]
 pub struct Moments<R> {
@@ -32,33 +19,22 @@ pub struct Moments<R> {
 }
 
 impl<R: Real> Moments<R> {
-    /// Of `n` elements, at least one.
+    /// Of at least one element.
     ///
     /// First pass: the mean, from sums of `x - x[0]`, which are exact for constant data and small for data far from
     /// zero. Second pass: the sums of `d = x - hi` and of `d^2`. The former is what the first pass got wrong; it
     /// corrects both mean and variance.
     #[inline(always)]
-    pub fn new<S: Isa, E: Element<Real = R>>(simd: S, mut data: impl Segments<E>, n: usize, eps: f64) -> Self {
-        let count = n as f64;
-        let mut shift = None;
-        let mut total = 0.0;
-        data.each(|x| {
-            let shift =
-                *shift.get_or_insert_with(|| if x.is_empty() { R::default() } else { finite_or_zero(x.get(0)) });
-            let shift = Lanes::splat(simd, shift);
-            let [part] = sum(simd, x, |x, [d]| [d + (x - shift)]);
-            total += part;
-        });
-        let hi = R::from_f64(shift.unwrap_or_default().to_f64() + total / count);
-        let (mut total, mut squares) = (0.0, 0.0);
+    pub fn new<S: Isa, E: Element<Real = R>>(simd: S, x: Source<'_, E>, eps: f64) -> Self {
+        let count = x.len() as f64;
+        let first = finite_or_zero(x.get(0));
+        let shift = Lanes::splat(simd, first);
+        let [total] = sum(simd, x, |x, [d]| [d + (x - shift)]);
+        let hi = R::from_f64(first.to_f64() + total / count);
         let centre = Lanes::splat(simd, hi);
-        data.each(|x| {
-            let parts = sum(simd, x, |x, [total, squares]| {
-                let d = x - centre;
-                [total + d, d.mul_add(d, squares)]
-            });
-            total += parts[0];
-            squares += parts[1];
+        let [total, squares] = sum(simd, x, |x, [total, squares]| {
+            let d = x - centre;
+            [total + d, d.mul_add(d, squares)]
         });
         let lo = total / count;
         let variance = squares / count - lo * lo;
@@ -67,7 +43,8 @@ impl<R: Real> Moments<R> {
         Moments {
             hi,
             lo: R::from_f64(lo),
-            mean: hi.to_f64() + lo,
+            // An infinite mean has no correction.
+            mean: if lo.is_finite() { hi.to_f64() + lo } else { hi.to_f64() },
             variance,
             rstd: R::from_f64(1.0 / (variance + eps).sqrt()),
         }

@@ -20,13 +20,20 @@ struct View<E> {
 }
 
 impl<E: Element> View<E> {
-    fn new(name: &str, tensor: &Tensor<'_>, outer: &[usize], inner: &[usize]) -> Result<Self, Refusal> {
+    fn new(
+        name: &str,
+        tensor: &Tensor<'_>,
+        shape: &[i64],
+        strides: &[i64],
+        outer: &[usize],
+        inner: &[usize],
+    ) -> Result<Self, Refusal> {
         if tensor.dtype != E::DTYPE {
             return Err(Refusal::Failed(format!("`{name}` has dtype {}, expected {}", tensor.dtype, E::DTYPE)));
         }
-        let mut axes = Vec::with_capacity(tensor.shape.len());
+        let mut axes = Vec::with_capacity(shape.len());
         let (mut count, mut reach) = (1usize, 0usize);
-        for (&size, &stride) in tensor.shape.iter().zip(tensor.strides) {
+        for (&size, &stride) in shape.iter().zip(strides) {
             let negative = || Refusal::Unsupported(format!("`{name}` has a negative size or stride"));
             let size = usize::try_from(size).map_err(|_| negative())?;
             let stride = usize::try_from(stride).map_err(|_| negative())?;
@@ -69,11 +76,12 @@ impl<E: Element> View<E> {
         self.start.wrapping_add(offset)
     }
 
-    /// Calls `visit` with the address of each element of a row and its place in the row.
-    fn for_each(&self, row: usize, mut visit: impl FnMut(usize, *mut E)) {
+    /// Calls `visit` for each run of a row along its last axis: the place in the row, the address of the first element,
+    /// how many there are, and the step between them.
+    fn for_each_run(&self, row: usize, mut visit: impl FnMut(usize, *mut E, usize, usize)) {
         let start = self.row_start(row);
         let Some((&(size, stride), above)) = self.inner.split_last() else {
-            return visit(0, start);
+            return visit(0, start, 1, 1);
         };
         for first in (0..self.width).step_by(size) {
             let mut offset = 0;
@@ -82,9 +90,7 @@ impl<E: Element> View<E> {
                 offset += rest % size * stride;
                 rest /= size;
             }
-            for i in 0..size {
-                visit(first + i, start.wrapping_add(offset + i * stride));
-            }
+            visit(first, start.wrapping_add(offset), size, stride);
         }
     }
 }
@@ -120,12 +126,20 @@ unsafe impl<E: Sync> Sync for Input<'_, E> {}
 unsafe impl<E: Send> Sync for Output<'_, E> {}
 
 impl<'a, E: Element> Input<'a, E> {
-    /// The rows that `outer` axes number and `inner` axes lie along.
+    /// The rows that `outer` axes number and `inner` axes lie along. Sizes and strides are the tensor's, or say the same of
+    /// its memory in other words (an axis divided in two).
     ///
     /// # Errors
     /// Another dtype; negative strides; an address that is null or not aligned.
-    pub fn new(name: &str, tensor: &Tensor<'a>, outer: &[usize], inner: &[usize]) -> Result<Self, Refusal> {
-        Ok(Input { view: View::new(name, tensor, outer, inner)?, _memory: PhantomData })
+    pub fn new(
+        name: &str,
+        tensor: &Tensor<'a>,
+        shape: &[i64],
+        strides: &[i64],
+        outer: &[usize],
+        inner: &[usize],
+    ) -> Result<Self, Refusal> {
+        Ok(Input { view: View::new(name, tensor, shape, strides, outer, inner)?, _memory: PhantomData })
     }
 
     /// A row where it lies, if it is dense.
@@ -141,13 +155,24 @@ impl<'a, E: Element> Input<'a, E> {
 }
 
 impl<'a, E: Element> Output<'a, E> {
-    /// The rows that `outer` axes number and `inner` axes lie along.
+    /// The rows that `outer` axes number and `inner` axes lie along. Sizes and strides are the tensor's, or say the same of
+    /// its memory in other words (an axis divided in two).
     ///
     /// # Errors
     /// As for [`Input::new`]; also if elements overlap.
-    pub fn new(name: &str, tensor: &Tensor<'a>, outer: &[usize], inner: &[usize]) -> Result<Self, Refusal> {
-        let view = View::new(name, tensor, outer, inner)?;
+    pub fn new(
+        name: &str,
+        tensor: &Tensor<'a>,
+        shape: &[i64],
+        strides: &[i64],
+        outer: &[usize],
+        inner: &[usize],
+    ) -> Result<Self, Refusal> {
+        let view = View::new(name, tensor, shape, strides, outer, inner)?;
         let mut axes: Vec<Axis> = view.outer.iter().chain(&view.inner).copied().collect();
+        if axes.iter().any(|&(size, _)| size == 0) {
+            axes.clear();
+        }
         axes.sort_by_key(|&(_, stride)| stride);
         let mut reach = 0;
         for (size, stride) in axes {
@@ -185,8 +210,18 @@ impl<'a, E: Element> Reader<'a, E> {
     #[inline(never)]
     fn gather(&mut self, row: usize) -> Source<'_, E> {
         self.buffer.resize(self.view.width, E::default());
-        // SAFETY: as above; an expanded element is read several times.
-        self.view.for_each(row, |i, element| self.buffer[i] = unsafe { element.read() });
+        let buffer = &mut self.buffer[..];
+        self.view.for_each_run(row, |at, first, count, step| {
+            let to = &mut buffer[at..at + count];
+            // SAFETY: as above; the buffer is memory of its own; an expanded element is read several times.
+            unsafe {
+                if step == 1 {
+                    first.copy_to_nonoverlapping(to.as_mut_ptr(), count);
+                } else {
+                    to.iter_mut().enumerate().for_each(|(i, to)| *to = first.add(i * step).read());
+                }
+            }
+        });
         Source::from(&self.buffer[..])
     }
 }
@@ -219,8 +254,18 @@ impl<E: Element> Writer<'_, E> {
 
     #[inline(never)]
     fn scatter(&mut self, row: usize) {
-        // SAFETY: as for `row`.
-        self.view.for_each(row, |i, element| unsafe { element.write(self.buffer[i]) });
+        let buffer = &self.buffer[..];
+        self.view.for_each_run(row, |at, first, count, step| {
+            let from = &buffer[at..at + count];
+            // SAFETY: as for `row`; the buffer is memory of its own.
+            unsafe {
+                if step == 1 {
+                    first.copy_from_nonoverlapping(from.as_ptr(), count);
+                } else {
+                    from.iter().enumerate().for_each(|(i, &from)| first.add(i * step).write(from));
+                }
+            }
+        });
     }
 }
 

@@ -29,11 +29,6 @@ impl<'a, E: Element> Source<'a, E> {
         self.len
     }
 
-    /// Whether there is none.
-    pub fn is_empty(self) -> bool {
-        self.len == 0
-    }
-
     /// One of them.
     ///
     /// # Panics

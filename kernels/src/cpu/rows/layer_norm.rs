@@ -66,7 +66,7 @@ pub(super) struct Forward<'a, D: Element> {
 impl<D: Element> Attempt<D::Real> for Forward<'_, D> {
     #[inline(always)]
     fn attempt<S: Isa, E: Element<Real = D::Real>>(&mut self, simd: S, x: Source<'_, E>, scaling: Scaling) -> bool {
-        let moments = Moments::new(simd, x, x.len(), scaling.eps);
+        let moments = Moments::new(simd, x, scaling.eps);
         if !scaling.accepts::<D::Real>(moments.variance) {
             return false;
         }
@@ -111,7 +111,7 @@ impl<R: Real, D: Element<Real = R>, M: Addend<R>> Attempt<R> for Backward<'_, D,
     /// `dx = (g - mean(g) - x_hat * mean(g * x_hat)) * rstd` with `g = dy * weight`.
     #[inline(always)]
     fn attempt<S: Isa, E: Element<Real = R>>(&mut self, simd: S, x: Source<'_, E>, scaling: Scaling) -> bool {
-        let moments = Moments::new(simd, x, x.len(), scaling.eps);
+        let moments = Moments::new(simd, x, scaling.eps);
         if !scaling.accepts::<R>(moments.variance) {
             return false;
         }

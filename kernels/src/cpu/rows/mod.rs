@@ -78,7 +78,7 @@ impl<'a> Rows<'a> {
         expect_sizes(name, &tensor, self.shape)?;
         let axes = self.axes();
         let (outer, inner) = axes.split_at(axes.len() - self.inner);
-        Input::new(name, &tensor, outer, inner)
+        Input::new(name, &tensor, tensor.shape, tensor.strides, outer, inner)
     }
 
     /// A data output.
@@ -90,7 +90,7 @@ impl<'a> Rows<'a> {
         expect_sizes(name, &tensor, self.shape)?;
         let axes = self.axes();
         let (outer, inner) = axes.split_at(axes.len() - self.inner);
-        Output::new(name, &tensor, outer, inner)
+        Output::new(name, &tensor, tensor.shape, tensor.strides, outer, inner)
     }
 
     /// Weight and bias, those that are there.

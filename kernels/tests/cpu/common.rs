@@ -1,13 +1,12 @@
 //! Calls of the built-in kernels, as a user of the door makes them.
 
-pub mod reference;
-
 use std::sync::Arc;
 
+pub use crate::reference::{Operator, Tensors};
 use half::{bf16, f16};
 use isonorm_kernels::abi::{Argument, Direction, Dtype, DtypeSet, Kernel, OwnedCall, Refusal, Value};
 use isonorm_kernels::builtin;
-pub use reference::{Operator, Tensors};
+use isonorm_kernels::{InstructionSet, with_instruction_set};
 
 /// How a tensor lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -327,4 +326,13 @@ pub fn outputs(operator: &Operator, direction: Direction, inputs: &Tensors) -> V
         }
     }
     names
+}
+
+/// Runs `body` with each instruction set that this machine has.
+pub fn on_each_instruction_set(mut body: impl FnMut()) {
+    for set in InstructionSet::ALL {
+        if with_instruction_set(set, &mut body).is_none() {
+            println!("SKIPPED: this machine has no {set}");
+        }
+    }
 }

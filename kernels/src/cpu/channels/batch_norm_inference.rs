@@ -1,0 +1,113 @@
+//! Batch normalization, inference.
+//!
+//! `y = (x - running_mean) / sqrt(running_var + eps) * weight + bias`. Backward, the statistics are constants.
+//!
+//! **Shapes.** `x`, `y`: `[n, c, s..]`; `running_mean`, `running_var`: `[c]`; `weight`, `bias`: `[c]`, each optional.
+//!
+//! **Dtypes.** As for `batch_norm`.
+//!
+//! **Special values.** As the formula has them, element by element: an infinity stays one.
+//!
+//! **Errors.** Sizes, types or attributes that do not fit are refused, by name.
+//!
+//! **Source.** Ioffe, Szegedy: Batch Normalization, arXiv:1502.03167.
+
+use std::ops::Range;
+
+use super::{Parameters, SetKernel, Sets, run, write_params};
+use crate::abi::{Call, Refusal};
+use crate::cpu::arguments::{for_data_type, running};
+use crate::simd::{Element, Isa, Lanes, Real, Sink, Source, map, sum};
+
+/// `x`, `weight`?, `bias`?, `running_mean`, `running_var` -> `y`
+///
+/// # Errors
+/// See the module.
+pub fn forward(call: &Call<'_>) -> Result<(), Refusal> {
+    for_data_type!(call, forward_typed)
+}
+
+/// `dy`, `x`, `weight`?, `bias`?, `running_mean`, `running_var` -> `dx`, `dweight`?, `dbias`?
+///
+/// # Errors
+/// See the module.
+pub fn backward(call: &Call<'_>) -> Result<(), Refusal> {
+    for_data_type!(call, backward_typed)
+}
+
+/// The statistics, per channel. A set is a channel of one sample: it is dense in the usual layout.
+struct Inference<'a, R> {
+    parameters: &'a Parameters<'a, R>,
+    mean: Vec<R>,
+    rstd: Vec<R>,
+}
+
+impl<'a, R: Real> Inference<'a, R> {
+    fn new<D: Element<Real = R>>(call: &Call<'_>, sets: &'a Sets<'a, R>) -> Result<Self, Refusal> {
+        let channels = sets.channels as i64;
+        let read = |name| running::<D>(name, &call.required_input(name)?, channels);
+        let rstd = |variance: f64| R::from_f64(1.0 / (variance + sets.parameters.eps).sqrt());
+        Ok(Inference {
+            parameters: &sets.parameters,
+            mean: read("running_mean")?.into_iter().map(R::from_f64).collect(),
+            rstd: read("running_var")?.into_iter().map(rstd).collect(),
+        })
+    }
+}
+
+fn sets<'a, D: Element>(call: &'a Call<'a>) -> Result<Sets<'a, D::Real>, Refusal> {
+    Sets::new::<D>(call, |channels| Ok(Some(channels.max(1))))
+}
+
+fn forward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
+    let sets = sets::<D>(call)?;
+    run(&sets, &[sets.input::<D>("x")?], &[sets.output("y")?], &Inference::new::<D>(call, &sets)?);
+    Ok(())
+}
+
+impl<D: Element> SetKernel<D, 1, 1> for Inference<'_, D::Real> {
+    #[inline(always)]
+    fn set<S: Isa>(
+        &self,
+        simd: S,
+        _: &mut Vec<D::Real>,
+        channels: Range<usize>,
+        [x]: [Source<'_, D>; 1],
+        [y]: [Sink<'_, D>; 1],
+        _: &mut [[f64; 2]],
+    ) {
+        let channel = channels.start;
+        let [mean, rstd] = [self.mean[channel], self.rstd[channel]].map(|value| Lanes::splat(simd, value));
+        let (weight, bias) = (self.parameters.weight(simd, channel), self.parameters.bias(simd, channel));
+        map(simd, x, y, |x| ((x - mean) * rstd).mul_add(weight, bias));
+    }
+}
+
+fn backward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
+    let sets = sets::<D>(call)?;
+    let params = sets.param_outputs()?;
+    let inputs = [sets.input::<D>("dy")?, sets.input("x")?];
+    let record = run(&sets, &inputs, &[sets.output("dx")?], &Inference::new::<D>(call, &sets)?);
+    write_params(&sets, params, &record)
+}
+
+impl<D: Element> SetKernel<D, 2, 1> for Inference<'_, D::Real> {
+    /// `dx = dy * weight * rstd`, `dweight = sum(dy * x_hat)`, `dbias = sum(dy)`.
+    #[inline(always)]
+    fn set<S: Isa>(
+        &self,
+        simd: S,
+        _: &mut Vec<D::Real>,
+        channels: Range<usize>,
+        [dy, x]: [Source<'_, D>; 2],
+        [dx]: [Sink<'_, D>; 1],
+        record: &mut [[f64; 2]],
+    ) {
+        let channel = channels.start;
+        let [mean, rstd] = [self.mean[channel], self.rstd[channel]].map(|value| Lanes::splat(simd, value));
+        let weight = self.parameters.weight(simd, channel);
+        record[0] =
+            sum(simd, (dy, x), |(dy, x), [dweight, dbias]| [dy.mul_add((x - mean) * rstd, dweight), dbias + dy]);
+        map(simd, dy, dx, |dy| (dy * weight) * rstd);
+    }
+}

@@ -1,0 +1,68 @@
+//! Instance normalization.
+//!
+//! `y = (x - mean) / sqrt(var + eps) * weight + bias`, the moments of each channel of each sample over space, the variance
+//! biased. `new_running = (1 - momentum) * running + momentum * m`, where `m` is the mean over the samples of mean and
+//! unbiased variance.
+//!
+//! **Shapes.** `x`, `y`: `[n, c, s..]`; `weight`, `bias`, `running_mean`, `running_var` and the new ones: `[c]`, each
+//! parameter optional, the running statistics both or neither.
+//!
+//! **Dtypes.** As for `batch_norm`.
+//!
+//! **Special values.** A NaN or an infinity makes its channel of its sample NaN; so does a constant one with `eps = 0`. An
+//! empty batch leaves the running statistics as they are.
+//!
+//! **Errors.** Sizes, types or attributes that do not fit are refused, by name; running statistics of a single value per
+//! channel and sample, too.
+//!
+//! **Source.** Ulyanov, Vedaldi, Lempitsky: Instance Normalization, arXiv:1607.08022.
+
+use super::{Backward, Forward, Running, Sets, run, write_params};
+use crate::abi::{Call, Refusal};
+use crate::cpu::arguments::for_data_type;
+use crate::simd::Element;
+
+/// `x`, `weight`?, `bias`?, `running_mean`?, `running_var`? -> `y`, `new_running_mean`?, `new_running_var`?
+///
+/// # Errors
+/// See the module.
+pub fn forward(call: &Call<'_>) -> Result<(), Refusal> {
+    for_data_type!(call, forward_typed)
+}
+
+/// `dy`, `x`, `weight`?, `bias`? -> `dx`, `dweight`?, `dbias`?
+///
+/// # Errors
+/// See the module.
+pub fn backward(call: &Call<'_>) -> Result<(), Refusal> {
+    for_data_type!(call, backward_typed)
+}
+
+/// Groups of one channel. Without channels there is nothing to divide.
+fn sets<'a, D: Element>(call: &'a Call<'a>) -> Result<Sets<'a, D::Real>, Refusal> {
+    Sets::new::<D>(call, |channels| Ok(Some(channels.max(1))))
+}
+
+fn forward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
+    let sets = sets::<D>(call)?;
+    let count = if sets.batch == 0 { 0 } else { sets.spatial };
+    let running = Running::new::<D>(call, sets.channels as i64, count)?;
+    let momentum = if running.is_some() { call.real("momentum")? } else { 0.0 };
+    let record = run(&sets, &[sets.input::<D>("x")?], &[sets.output("y")?], &Forward(&sets.parameters));
+    let n = count as f64;
+    let mean_over_samples = |channel: usize| {
+        let samples = record.iter().skip(channel).step_by(sets.channels);
+        let sums = samples.fold([0.0; 2], |sums, [mean, variance]| [sums[0] + mean, sums[1] + variance]);
+        let samples = sets.batch as f64;
+        [sums[0] / samples, sums[1] / samples * (n / (n - 1.0))]
+    };
+    running.map_or(Ok(()), |running| running.update(momentum, (count > 0).then_some(mean_over_samples)))
+}
+
+fn backward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
+    let sets = sets::<D>(call)?;
+    let params = sets.param_outputs()?;
+    let inputs = [sets.input::<D>("dy")?, sets.input("x")?];
+    let record = run(&sets, &inputs, &[sets.output("dx")?], &Backward(&sets.parameters));
+    write_params(&sets, params, &record)
+}
