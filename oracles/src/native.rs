@@ -23,7 +23,14 @@ pub enum Declined {
     OtherForm(&'static str),
     /// It refused.
     #[error("libtorch refuses: {0}")]
-    Refused(#[from] TchError),
+    Refused(String),
+}
+
+impl From<TchError> for Declined {
+    fn from(error: TchError) -> Self {
+        // What follows the first line is a trace through libtorch.
+        Declined::Refused(error.to_string().lines().next().unwrap_or_default().to_owned())
+    }
 }
 
 /// Answers a problem with libtorch's own operator, on the CPU.

@@ -6,16 +6,18 @@
 //!
 //! - adds in any order, or in the order it declares ([`Reduction`]), with or without fused multiply-add;
 //! - keeps the moments it centres by in running form (Welford 1962; Chan, Golub, LeVeque 1979);
-//! - divides, or multiplies by a reciprocal; takes 1/√ within 3 units of roundoff;
+//! - divides, or multiplies by a reciprocal; takes 1/√ as it declares ([`Rsqrt`]);
 //! - expands products over sums: (x - mean)·r·w + b may be evaluated as x·(r·w) + (b - mean·r·w). The local rounding error of
 //!   a node is therefore taken relative to the sum of the magnitudes of its expanded terms (`magnitude`), not to its
-//!   value. Squares and roots are not expanded: E\[x²\] - E\[x\]² is another formula, and it fails.
+//!   value. Squares and roots are not expanded: E\[x²\] - E\[x\]² is another formula, and it fails. A sum of squares is
+//!   therefore never negative, whatever its error.
 //!
 //! Where every term is a multiple of some quantum and their magnitudes add up to no more than 2^p quanta, every order of
 //! evaluation is exact, and the error is zero: the answer must then be the correctly rounded truth, to the bit.
 //!
 //! An intermediate that may overflow the working precision makes the bound infinite (anything is accepted; the usable range
-//! is measured apart); one that may be subnormal adds an absolute error of the smallest subnormal.
+//! is measured apart); one that may be subnormal adds an absolute error of the smallest subnormal. NaN and infinities are
+//! met exactly, unless they come from an intermediate of which nothing can be said; what meets a NaN is NaN even then.
 
 use isonorm_kernels::abi::{Dtype, Reduction, Rsqrt};
 
@@ -50,12 +52,48 @@ impl Arithmetic {
 /// The bound of one element of one node.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Cell {
-    /// Largest distance of the computed value from the true one.
+    /// Largest distance of the computed value from the true one. If the true value is not finite: 0 where the computed
+    /// one is the same. Infinite where nothing can be said.
     error: f64,
-    /// Sum of the magnitudes of the terms of the expanded value; at least |value|.
+    /// Sum of the magnitudes of the terms of the expanded value, as computed; at least |value| + error.
     magnitude: f64,
+    /// The computed value is no less, whatever the error; -∞ where that is not known. Counts down to 0 only.
+    least: f64,
     /// If positive, value and terms are multiples of this power of two and the error is 0; infinite for exact zeros.
     quantum: f64,
+}
+
+impl Cell {
+    /// Nothing can be said.
+    const OPEN: Cell = Cell { error: f64::INFINITY, magnitude: f64::INFINITY, least: f64::NEG_INFINITY, quantum: 0.0 };
+    /// The computed value is NaN or infinite as the true one is.
+    const CLASS: Cell = Cell { error: 0.0, ..Cell::OPEN };
+    /// An exact zero, made of nothing.
+    const ZERO: Cell = Cell { error: 0.0, magnitude: 0.0, least: 0.0, quantum: f64::INFINITY };
+
+    fn is_open(self) -> bool {
+        self.error == f64::INFINITY
+    }
+
+    /// The same with what is known of its least value.
+    fn at_least(self, least: f64) -> Cell {
+        if self.is_open() { self } else { Cell { least, ..self } }
+    }
+}
+
+/// The bound that follows from the classes of the operands alone, if one does. A result that is not finite although all
+/// operands are is none of the formula's: it left the range of `f64`.
+fn class(value: f64, operands: &[(f64, Cell)]) -> Option<Cell> {
+    if operands.iter().any(|(value, cell)| value.is_nan() && !cell.is_open()) {
+        return Some(Cell::CLASS);
+    }
+    let overflows = !value.is_finite() && operands.iter().all(|(value, _)| value.is_finite());
+    (overflows || operands.iter().any(|(_, cell)| cell.is_open())).then_some(Cell::OPEN)
+}
+
+/// Whether a factor or divisor is sure of its sign, and of not being 0 unless it is 0.
+fn sure(&(value, cell): &(f64, Cell)) -> bool {
+    cell.error == 0.0 || value.abs() > cell.error
 }
 
 /// What is known of the sign of a node's zeros.
@@ -124,27 +162,27 @@ impl Machine {
         }
     }
 
-    /// The bound of a node with this value, whose operands bring `carried`, after `roundings` roundings of terms that add
-    /// up to `magnitude` and are multiples of `quantum`.
+    /// The bound of a node with this value, whose operands are not open and bring `carried`, after `roundings` roundings
+    /// of terms that add up to `magnitude` and are multiples of `quantum`.
     fn cell(&self, value: f64, carried: f64, magnitude: f64, quantum: f64, roundings: f64, kind: Rounding) -> Cell {
         if !value.is_finite() {
-            // A class, not a number: it must be met unless an operand was open.
-            let error = if carried.is_nan() || carried == f64::INFINITY { f64::INFINITY } else { 0.0 };
-            return Cell { error, magnitude, quantum: 0.0 };
+            return Cell::CLASS;
         }
         let exact = carried == 0.0 && self.exact(magnitude, quantum);
-        let mut error = carried;
+        let mut own = 0.0;
         if !exact {
-            error += roundings * self.roundoff * (magnitude + carried);
+            own = times(roundings * self.roundoff, magnitude);
             if kind == Rounding::Product && magnitude < self.underflow.0 {
-                error += self.underflow.1;
+                own += self.underflow.1;
             }
         }
-        // NaN compares false: a bound that cannot be computed is infinite.
-        if !(magnitude + error <= self.largest) {
-            error = f64::INFINITY;
+        // NaN compares false: a bound that cannot be computed is open.
+        let bounded = magnitude + own <= self.largest;
+        if !bounded {
+            return Cell::OPEN;
         }
-        Cell { error, magnitude: magnitude.max(value.abs()), quantum: if exact { quantum } else { 0.0 } }
+        let quantum = if exact { quantum } else { 0.0 };
+        Cell { error: carried + own, magnitude: magnitude + own, least: f64::NEG_INFINITY, quantum }
     }
 
     fn exact(&self, magnitude: f64, quantum: f64) -> bool {
@@ -170,63 +208,100 @@ impl Machine {
     }
 
     fn leaf(&self, value: f64) -> Cell {
-        self.cell(value, 0.0, value.abs(), quantum(value), 1.0, Rounding::Product)
+        let cell = self.cell(value, 0.0, value.abs(), quantum(value), 1.0, Rounding::Product);
+        cell.at_least(value - cell.error)
     }
 
     fn product(&self, value: f64, a: (f64, Cell), b: (f64, Cell)) -> Cell {
-        let mut carried = times(a.0.abs(), b.1.error) + times(b.0.abs(), a.1.error) + times(a.1.error, b.1.error);
-        if !value.is_finite() && carried.is_infinite() && a.1.error.is_finite() && b.1.error.is_finite() {
-            // ∞ times a finite factor: the class is open only if that factor may be zero or of either sign.
-            let certain = |(value, cell): (f64, Cell)| value.abs() > cell.error || cell.error == 0.0;
-            carried = if certain(a) && certain(b) { 0.0 } else { f64::INFINITY };
+        if let Some(class) = class(value, &[a, b]) {
+            return class;
         }
+        if !value.is_finite() {
+            // ∞ times a number that may be 0, or of either sign, may be anything.
+            return if sure(&a) && sure(&b) { Cell::CLASS } else { Cell::OPEN };
+        }
+        let carried = times(a.0.abs(), b.1.error) + times(b.0.abs(), a.1.error) + times(a.1.error, b.1.error);
         let quantum = match (a.1.quantum, b.1.quantum) {
-            (f64::INFINITY, _) | (_, f64::INFINITY) if value == 0.0 => f64::INFINITY,
+            (f64::INFINITY, _) | (_, f64::INFINITY) => f64::INFINITY,
             (a, b) => a * b,
         };
-        self.cell(value, carried, times(a.1.magnitude, b.1.magnitude), quantum, 1.0, Rounding::Product)
+        let least = if a.1.least >= 0.0 && b.1.least >= 0.0 { 0.0 } else { f64::NEG_INFINITY };
+        let magnitude = times(a.1.magnitude, b.1.magnitude);
+        self.cell(value, carried, magnitude, quantum, 1.0, Rounding::Product).at_least(least)
     }
 
     fn quotient(&self, value: f64, a: (f64, Cell), b: (f64, Cell)) -> Cell {
-        let distance = b.0.abs() - b.1.error;
-        let carried = if a.1.error == 0.0 && b.1.error == 0.0 {
-            0.0
-        } else if distance > 0.0 {
-            let share = times(if value.is_finite() { value.abs() } else { 0.0 }, b.1.error);
-            (a.1.error + share) / distance.min(f64::MAX)
-        } else {
+        let by_zero = b.0 == 0.0 && b.1.error == 0.0;
+        if by_zero && !a.1.is_open() {
+            return if sure(&a) { Cell::CLASS } else { Cell::OPEN };
+        }
+        if let Some(class) = class(value, &[a, b]) {
+            return class;
+        }
+        let distance = (b.0.abs() - b.1.error).max(if b.0 > 0.0 { b.1.least } else { 0.0 });
+        if distance <= 0.0 {
+            return Cell::OPEN;
+        }
+        if !value.is_finite() {
+            return Cell::CLASS;
+        }
+        let carried = (a.1.error + times(value.abs(), b.1.error)) / distance;
+        let quantum = if a.1.quantum == f64::INFINITY || b.0.is_infinite() {
             f64::INFINITY
-        };
-        let quantum = if value == 0.0 && a.1.quantum == f64::INFINITY {
-            f64::INFINITY
-        } else if power_of_two(b.0) {
+        } else if b.1.error == 0.0 && power_of_two(b.0) {
             a.1.quantum / b.0.abs()
         } else {
             0.0
         };
+        let least = if a.1.least >= 0.0 && b.1.least > 0.0 { 0.0 } else { f64::NEG_INFINITY };
         // Two roundings: a reciprocal, then a product.
-        self.cell(value, carried, a.1.magnitude / b.0.abs(), quantum, 2.0, Rounding::Product)
+        self.cell(value, carried, a.1.magnitude / distance, quantum, 2.0, Rounding::Product).at_least(least)
     }
 
-    /// √ (`reciprocal` false) or 1/√ of a non-negative value.
-    fn root(&self, value: f64, (argument, of): (f64, Cell), reciprocal: bool) -> Cell {
-        let share = if of.error == 0.0 { 0.0 } else { of.error / argument };
-        let carried = if of.error == 0.0 {
+    /// √ (`reciprocal` false) or 1/√.
+    fn root(&self, value: f64, operand: (f64, Cell), reciprocal: bool) -> Cell {
+        let (argument, of) = operand;
+        if argument == 0.0 && of.error == 0.0 && reciprocal {
+            return Cell::CLASS;
+        }
+        if argument + of.error < 0.0 {
+            // The root of a negative number is NaN.
+            return Cell::CLASS;
+        }
+        if let Some(class) = class(value, &[operand]) {
+            return class;
+        }
+        let lowest = (argument - of.error).max(of.least);
+        if lowest < 0.0 || (reciprocal && lowest == 0.0) {
+            return Cell::OPEN;
+        }
+        let carried = if of.error == 0.0 || argument == f64::INFINITY {
             0.0
-        } else if share < 1.0 {
-            let rest = (1.0 - share).sqrt();
-            value * share / ((1.0 + rest) * if reciprocal { rest } else { 1.0 })
-        } else if reciprocal {
-            f64::INFINITY
+        } else if argument == 0.0 {
+            of.error.sqrt()
         } else {
-            (argument.max(0.0) + of.error).sqrt()
+            // Differences of roots, without their cancellation: how far the ends of the argument's range are out.
+            let (below, above) = ((argument - lowest) / argument, of.error / argument);
+            let (low, high) = ((lowest / argument).sqrt(), (1.0 + above).sqrt());
+            let [below, above] = if reciprocal {
+                [below / ((1.0 + low) * low), if above.is_finite() { above / ((1.0 + high) * high) } else { 1.0 }]
+            } else {
+                [below / (1.0 + low), above / (1.0 + high)]
+            };
+            value * below.max(above)
         };
-        let approximate = self.arithmetic.rsqrt == Rsqrt::Approximate;
+        let approximate = reciprocal && self.arithmetic.rsqrt == Rsqrt::Approximate;
         let representable =
             if reciprocal { power_of_two(value) } else { self.format.holds(value) && value * value == argument };
-        let quantum = if representable && !approximate { quantum(value) } else { 0.0 };
-        let roundings = if reciprocal || approximate { 3.0 } else { 1.0 };
-        self.cell(value, carried, value.abs(), quantum, roundings, Rounding::Sum)
+        let quantum = if value == 0.0 || (representable && !approximate) { quantum(value) } else { 0.0 };
+        let roundings = match (reciprocal, approximate) {
+            (false, _) => 1.0,
+            // A square root and a division.
+            (true, false) => 2.0,
+            // A unit in the last place is up to two units of roundoff.
+            (true, true) => 6.0,
+        };
+        self.cell(value, carried, value + carried, quantum, roundings, Rounding::Sum).at_least(0.0)
     }
 }
 
@@ -235,6 +310,93 @@ impl Machine {
 enum Rounding {
     Sum,
     Product,
+}
+
+/// What a reduction sees of its addends.
+#[derive(Clone, Copy)]
+struct Total {
+    /// Sums of errors and magnitudes of the finite addends, their common quantum, and 0 as `least` if none is negative.
+    sum: Cell,
+    /// Some addend is NaN.
+    nan: bool,
+    /// Nothing can be said of some addend.
+    open: bool,
+    /// Some addend is infinite.
+    infinite: bool,
+    /// The value of all of them, as long as they are alike.
+    alike: Option<f64>,
+    any: bool,
+}
+
+impl Total {
+    const NONE: Total = Total { sum: Cell::ZERO, nan: false, open: false, infinite: false, alike: None, any: false };
+
+    #[inline(always)]
+    fn add(&mut self, (value, cell): (f64, Cell)) {
+        if cell.is_open() {
+            self.open = true;
+        } else if value.is_nan() {
+            self.nan = true;
+        } else if value.is_infinite() {
+            self.infinite = true;
+        } else {
+            self.sum.error += cell.error;
+            self.sum.magnitude += cell.magnitude;
+            self.sum.quantum = self.sum.quantum.min(cell.quantum);
+            self.sum.least = self.sum.least.min(if cell.least >= 0.0 { 0.0 } else { f64::NEG_INFINITY });
+        }
+        self.alike = if self.any { self.alike.filter(|&first| first == value) } else { Some(value) };
+        self.any = true;
+    }
+}
+
+impl Machine {
+    fn reduction(&self, value: f64, reduce: Reduce, total: &Total, count: usize) -> Cell {
+        let Total { sum, nan, open, infinite, .. } = *total;
+        if nan {
+            return Cell::CLASS;
+        }
+        let additions = self.gamma(self.depth(count));
+        // Partial sums of finite addends overflow before the mean does, and may do so against an infinite addend.
+        let bounded = sum.magnitude * (1.0 + additions * self.roundoff) <= self.largest;
+        if open || !bounded || (!value.is_finite() && !infinite) {
+            return Cell::OPEN;
+        }
+        if infinite {
+            return Cell::CLASS;
+        }
+        if reduce == Reduce::Sum {
+            let cell = self.cell(value, sum.error, sum.magnitude, sum.quantum, additions, Rounding::Sum);
+            return cell.at_least(sum.least);
+        }
+        let n = count as f64;
+        // The sum must be exact before the quotient can be; a running form is exact only where there is nothing to update.
+        let steady = reduce == Reduce::Mean || count <= 2 || total.alike.is_some();
+        let exact_sum = steady && self.exact(sum.magnitude, sum.quantum);
+        let quantum = if exact_sum && count.is_power_of_two() { sum.quantum / n } else { 0.0 };
+        // Beyond the additions: a reciprocal and a product, and the rounding of a count that the format does not hold.
+        let quotient = if self.format.holds(n) { 2.0 } else { 3.0 };
+        let updates = if reduce == Reduce::Moment { self.updates(count) } else { 0.0 };
+        let roundings = self.gamma(self.depth(count) + updates.max(quotient));
+        let cell = self.cell(value, sum.error / n, sum.magnitude / n, quantum, roundings, Rounding::Product);
+        cell.at_least(sum.least)
+    }
+
+    /// What a running mean rounds beyond its additions, in units of u: mean' = mean + (x - mean)·(1/k) rounds the second term three
+    /// times. That term's weight is 1/k, and mean itself is a mean of what came before, so that an addend's share in
+    /// all of them is 3·(1 + 1/2 + … + 1/(n-1)) at most. Means of blocks are merged in the same way.
+    fn updates(&self, count: usize) -> f64 {
+        let harmonic = |n: usize| match n {
+            0 => 0.0,
+            n => 1.0 + (n as f64).ln(),
+        };
+        let any = harmonic(count.saturating_sub(1));
+        3.0 * match self.arithmetic.reduction {
+            Reduction::Any => any,
+            Reduction::Blocked(block) => harmonic(block.min(count)) + harmonic(count.div_ceil(block)),
+            Reduction::Tree => self.depth(count),
+        }
+    }
 }
 
 struct Analysis<'a> {
@@ -258,41 +420,62 @@ impl Analysis<'_> {
             let a = operand(a);
             own.iter().zip(a.values).zip(a.cells).map(|((own, a), cell)| f(own.hi, (a.hi, *cell))).collect()
         };
-        let same = |_: f64, (_, cell): (f64, Cell)| cell;
         match node.op {
             // Inputs are numbers of their own type; wider ones than the working precision do not occur.
-            Op::Input(_) => {
-                own.iter().map(|v| Cell { error: 0.0, magnitude: v.hi.abs(), quantum: quantum(v.hi) }).collect()
-            }
+            Op::Input(_) => own
+                .iter()
+                .map(|value| match value.hi {
+                    value if value.is_finite() => {
+                        Cell { error: 0.0, magnitude: value.abs(), least: value, quantum: quantum(value) }
+                    }
+                    _ => Cell::CLASS,
+                })
+                .collect(),
             Op::Constant(_) | Op::Count(_) => own.iter().map(|value| machine.leaf(value.hi)).collect(),
-            Op::Unary(Unary::Neg, a) => map(a, &same),
+            Op::Unary(Unary::Neg, a) => map(a, &|_, (_, cell)| cell.at_least(f64::NEG_INFINITY)),
             Op::Unary(Unary::Square, a) => map(a, &|value, (a, cell)| {
                 // The argument is evaluated before it is squared: its terms are not expanded.
-                let cell = Cell { magnitude: a.abs(), ..cell };
-                machine.product(value, (a, cell), (a, cell))
+                let cell = Cell { magnitude: a.abs() + cell.error, ..cell };
+                machine.product(value, (a, cell), (a, cell)).at_least(0.0)
             }),
             Op::Unary(Unary::Sqrt, a) => map(a, &|value, a| machine.root(value, a, false)),
             Op::Unary(Unary::Rsqrt, a) => map(a, &|value, a| machine.root(value, a, true)),
             Op::Binary(binary, a, b) => {
                 let operands = [operand(a), operand(b)];
                 match binary {
-                    Binary::Add | Binary::Sub => self.zip(id, operands, |value, (_, a), (_, b)| {
+                    Binary::Add | Binary::Sub => self.zip(id, operands, |value, a, b| {
+                        if let Some(class) = class(value, &[a, b]) {
+                            return class;
+                        }
+                        let (a, b) = (a.1, b.1);
                         let magnitude = a.magnitude + b.magnitude;
                         let quantum = a.quantum.min(b.quantum);
-                        machine.cell(value, a.error + b.error, magnitude, quantum, 1.0, Rounding::Sum)
+                        let least = match binary {
+                            Binary::Add if a.least >= 0.0 && b.least >= 0.0 => {
+                                (a.least + b.least) * (1.0 - 2.0 * machine.roundoff)
+                            }
+                            _ => f64::NEG_INFINITY,
+                        };
+                        machine.cell(value, a.error + b.error, magnitude, quantum, 1.0, Rounding::Sum).at_least(least)
                     }),
                     Binary::Mul => self.zip(id, operands, |value, a, b| machine.product(value, a, b)),
                     Binary::Div => self.zip(id, operands, |value, a, b| machine.quotient(value, a, b)),
-                    Binary::Max => self.zip(id, operands, |value, (_, a), (_, b)| Cell {
-                        error: a.error.max(b.error),
-                        magnitude: value.abs(),
-                        quantum: a.quantum.min(b.quantum),
+                    Binary::Max => self.zip(id, operands, |value, a, b| {
+                        if let Some(class) = class(value, &[a, b]) {
+                            return class;
+                        }
+                        if !value.is_finite() {
+                            return Cell::CLASS;
+                        }
+                        let error = a.1.error.max(b.1.error);
+                        let least = a.1.least.max(b.1.least);
+                        Cell { error, magnitude: value.abs() + error, least, quantum: a.1.quantum.min(b.1.quantum) }
                     }),
                 }
             }
             Op::Select { left, right, then, otherwise } => {
                 let [left, right, then, otherwise] = [left, right, then, otherwise].map(operand);
-                let mut out = vec![EMPTY; own.len()];
+                let mut out = vec![Cell::OPEN; own.len()];
                 let axes = [left.axes, right.axes, then.axes, otherwise.axes];
                 walk(sizes, node.axes, axes, |start, others, steps, length| {
                     for i in 0..length {
@@ -301,13 +484,16 @@ impl Analysis<'_> {
                         let (t, o) = (then.at(at(2)), otherwise.at(at(3)));
                         let taken = if left.values[at(0)].at_least(right.values[at(1)]) { t } else { o };
                         let uncertainty = l.1.error + r.1.error;
+                        let close = l.1.is_open() || r.1.is_open() || (l.0 - r.0).abs() <= uncertainty;
                         let mut cell = taken.1;
-                        if uncertainty > 0.0 && (l.0 - r.0).abs() <= uncertainty {
+                        if uncertainty > 0.0 && close {
                             let reach = |(value, cell): (f64, Cell)| (value - taken.0).abs() + cell.error;
                             cell.error = reach(t).max(reach(o));
+                            cell.magnitude = t.1.magnitude.max(o.1.magnitude);
+                            cell.least = t.1.least.min(o.1.least);
                             cell.quantum = 0.0;
-                            if cell.error.is_nan() {
-                                cell.error = f64::INFINITY;
+                            if !cell.error.is_finite() || t.0.is_nan() || o.0.is_nan() {
+                                cell = Cell::OPEN;
                             }
                         }
                         out[start + i] = cell;
@@ -318,13 +504,13 @@ impl Analysis<'_> {
             Op::Reduce(reduce, a, reduced) => self.reduce(id, reduce, operand(a), sizes.count(reduced)),
             Op::Head { of, from, to } | Op::Extend { of, from, to } => {
                 let of = operand(of);
-                let mut out = vec![Cell { error: 0.0, magnitude: 0.0, quantum: f64::INFINITY }; own.len()];
+                let mut out = vec![Cell::ZERO; own.len()];
                 copy_along(sizes, [from, to], (of.axes, of.cells), (node.axes, &mut out));
                 out
             }
             Op::Repeat(a, _) => {
                 let a = operand(a);
-                let mut out = vec![EMPTY; own.len()];
+                let mut out = vec![Cell::OPEN; own.len()];
                 walk(sizes, node.axes, [a.axes], |own, [start], [step], length| {
                     for i in 0..length {
                         out[own + i] = a.cells[start + i * step];
@@ -343,7 +529,7 @@ impl Analysis<'_> {
         f: impl Fn(f64, (f64, Cell), (f64, Cell)) -> Cell,
     ) -> Vec<Cell> {
         let own = &self.values.nodes[id.index()];
-        let mut out = vec![EMPTY; own.len()];
+        let mut out = vec![Cell::OPEN; own.len()];
         let axes = self.graph.node(id).axes;
         walk(&self.values.sizes, axes, [a.axes, b.axes], |start, [x, y], [x_step, y_step], length| {
             for i in 0..length {
@@ -354,45 +540,15 @@ impl Analysis<'_> {
     }
 
     fn reduce(&self, id: NodeId, reduce: Reduce, a: Operand<'_>, count: usize) -> Vec<Cell> {
-        let machine = &self.machine;
         let own = &self.values.nodes[id.index()];
-        // Sums over the addends of errors and magnitudes, their common quantum, and whether they are all alike.
-        let mut sums = vec![(Cell { error: 0.0, magnitude: 0.0, quantum: f64::INFINITY }, f64::NAN, true); own.len()];
+        let mut totals = vec![Total::NONE; own.len()];
         walk(&self.values.sizes, a.axes, [self.graph.node(id).axes], |start, [to], [step], length| {
             for i in 0..length {
-                let (value, cell) = a.at(start + i);
-                let (sum, first, alike) = &mut sums[to + i * step];
-                sum.error += cell.error;
-                sum.magnitude += cell.magnitude;
-                sum.quantum = sum.quantum.min(cell.quantum);
-                if first.is_nan() {
-                    *first = value;
-                }
-                *alike &= value == *first;
+                totals[to + i * step].add(a.at(start + i));
             }
         });
-        let n = count as f64;
-        own.iter()
-            .zip(sums)
-            .map(|(own, (sum, _, alike))| {
-                let roundings = machine.gamma(machine.depth(count));
-                if reduce == Reduce::Sum {
-                    return machine.cell(own.hi, sum.error, sum.magnitude, sum.quantum, roundings, Rounding::Sum);
-                }
-                // The sum must be exact before the quotient can be; a running form is exact only where there is
-                // nothing to update.
-                let steady = reduce == Reduce::Mean || count <= 2 || alike;
-                let exact_sum = steady && machine.exact(sum.magnitude, sum.quantum);
-                let quantum = if exact_sum && count.is_power_of_two() { sum.quantum / n } else { 0.0 };
-                // Beyond the additions: the quotient (two roundings with a reciprocal), one more in a running form.
-                let roundings = machine.gamma(machine.depth(count) + 3.0);
-                let cell =
-                    machine.cell(own.hi, sum.error / n, sum.magnitude / n, quantum, roundings, Rounding::Product);
-                // The sum overflows before the mean does.
-                let overflows = sum.magnitude > machine.largest;
-                Cell { error: if overflows && own.hi.is_finite() { f64::INFINITY } else { cell.error }, ..cell }
-            })
-            .collect()
+        let all = own.iter().zip(totals);
+        all.map(|(own, total)| self.machine.reduction(own.hi, reduce, &total, count)).collect()
     }
 
     /// A rounding that the formula states: the computed argument may round to either side.
@@ -402,21 +558,28 @@ impl Analysis<'_> {
             .zip(a.values)
             .zip(a.cells)
             .map(|((own, of), cell)| {
-                let reach = |error: f64| (format.round_dd(*of + error.into()) - own.hi).abs();
-                let error = if cell.error == 0.0 || !own.hi.is_finite() {
-                    if cell.error == f64::INFINITY { f64::INFINITY } else { 0.0 }
-                } else {
-                    reach(cell.error).max(reach(-cell.error))
+                if cell.is_open() || of.hi.is_nan() {
+                    return Cell { quantum: 0.0, ..*cell };
+                }
+                // Infinite, or NaN, where an end of the range rounds to infinity and the truth does not, or both do.
+                let reach = |error: f64| match format.round_dd(*of + error.into()) {
+                    rounded if rounded == own.hi => 0.0,
+                    rounded => (rounded - own.hi).abs(),
                 };
-                let error = if error.is_nan() { f64::INFINITY } else { error };
+                let error = reach(cell.error).max(reach(-cell.error));
+                if !error.is_finite() {
+                    return Cell::OPEN;
+                }
+                if !own.hi.is_finite() {
+                    return Cell::CLASS;
+                }
                 let quantum = if error == 0.0 { quantum(own.hi) } else { 0.0 };
-                Cell { error, magnitude: own.hi.abs(), quantum }
+                let least = if cell.least >= 0.0 { 0.0 } else { f64::NEG_INFINITY };
+                Cell { error, magnitude: own.hi.abs() + error, least, quantum }
             })
             .collect()
     }
 }
-
-const EMPTY: Cell = Cell { error: f64::INFINITY, magnitude: 0.0, quantum: 0.0 };
 
 #[derive(Clone, Copy)]
 struct Operand<'a> {
