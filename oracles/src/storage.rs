@@ -46,7 +46,8 @@ impl Format {
 
     /// The unit roundoff: half the distance from 1 to the next larger number.
     pub fn unit_roundoff(&self) -> f64 {
-        0.5f64.powi(self.precision)
+        // 2^-precision from its bits: this is asked for every element, and `powi` is a call.
+        f64::from_bits(((1023 - self.precision) as u64) << 52)
     }
 
     /// The distance between neighbouring numbers of this format around `value`.
@@ -60,9 +61,15 @@ impl Format {
         if self.precision == 53 || !value.is_finite() || value == 0.0 {
             return value;
         }
+        if self.precision == 24 {
+            // The machine's own conversion, ties to even.
+            return f64::from(value as f32);
+        }
         let ulp = self.ulp(value);
-        // Scaling by a power of two is exact, and the quotient has at most 53 bits.
-        let rounded = (value / ulp).round_ties_even() * ulp;
+        // Scaling by a power of two is exact. Where the quotient plus this number keeps no fraction, the sum is rounded to
+        // a whole number, ties to even, without a call of libm; a quotient too large for that is out of range anyway.
+        const NO_FRACTION: f64 = 1.5 * (1u64 << 52) as f64;
+        let rounded = (((value / ulp) + NO_FRACTION - NO_FRACTION) * ulp).copysign(value);
         if rounded.abs() > self.largest { f64::INFINITY.copysign(value) } else { rounded }
     }
 

@@ -80,7 +80,7 @@ impl Layout {
             let channel = |axis: &&str| {
                 problem.operator.axes.iter().any(|spec| spec.name == *axis && spec.kind == AxisKind::Channel)
             };
-            if !tensor.axes[1].iter().any(|axis| channel(&axis)) {
+            if !tensor.axes[1].iter().any(channel) {
                 return Err(format!("the second dimension of `{}` is not channels", tensor.name));
             }
         }

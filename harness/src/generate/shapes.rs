@@ -32,12 +32,14 @@ pub static SIZE_CLASSES: [SizeClass; 6] = [
 ];
 
 /// Sizes of the axes that a case is not about.
-const ASIDE: [usize; 10] = [1, 1, 2, 2, 2, 3, 3, 4, 5, 7];
-/// The same, in a case that may be larger.
+const ASIDE: [usize; 12] = [1, 1, 2, 2, 3, 4, 5, 7, 9, 16, 17, 33];
+/// The same for rows and samples: more of them tell more, because every slice has values of another kind.
+const ASIDE_BATCH: [usize; 12] = [1, 2, 3, 4, 5, 7, 9, 16, 17, 33, 64, 100];
+/// The same for all axes of a case that may be larger.
 const ASIDE_LARGER: [usize; 9] = [1, 7, 33, 64, 255, 256, 257, 1000, 4099];
-/// Elements of most cases.
-const BUDGET: usize = 1200;
-/// Elements of one case in sixteen.
+/// Elements of most cases, at most.
+const BUDGETS: [usize; 3] = [150, 500, 1200];
+/// Elements of one case in forty, at most.
 const LARGER_BUDGET: usize = 1 << 16;
 
 /// The class of the `turn`th case.
@@ -64,16 +66,20 @@ pub(super) fn turns() -> usize {
 pub(super) fn draw(operator: &Operator, class: &SizeClass, draws: &mut Draws) -> BTreeMap<&'static str, Vec<usize>> {
     let weights: Vec<usize> = operator.axes.iter().map(weight).collect();
     let focus = draws.weighted(&weights);
-    let larger = draws.chance(1, 16);
+    let larger = draws.chance(1, 40);
     let size = *draws.pick(class.sizes);
-    let budget = if larger { LARGER_BUDGET } else { BUDGET.max(size) };
+    let budget = if larger { LARGER_BUDGET } else { *draws.pick(&BUDGETS) };
     let mut left = budget / size.max(1);
     let mut dims = BTreeMap::new();
     for (place, axis) in operator.axes.iter().enumerate() {
         let target = if place == focus {
             size
         } else {
-            let aside = if larger && draws.chance(1, 2) { *draws.pick(&ASIDE_LARGER) } else { *draws.pick(&ASIDE) };
+            let aside = match axis.kind {
+                _ if larger && draws.chance(1, 2) => *draws.pick(&ASIDE_LARGER),
+                AxisKind::Batch => *draws.pick(&ASIDE_BATCH),
+                _ => *draws.pick(&ASIDE),
+            };
             let aside = aside.min(left.max(1));
             left /= aside;
             aside
@@ -119,15 +125,20 @@ fn split(axis: &AxisSpec, size: usize, must: bool, left: &mut usize, draws: &mut
 /// 2^24 elements.
 pub fn large(operator: &'static Operator, direction: Direction, dtypes: DtypeSet, seed: u64) -> Vec<Case> {
     let many = |kind: AxisKind, size: usize| {
-        let long = operator.axes.iter().rposition(|axis| axis.kind == kind);
-        let sizes = move |place: usize, _: &AxisSpec| if Some(place) == long { size } else { 3 };
-        long.map(|_| plain(operator, direction, dtypes, seed, sizes))
+        let long = operator.axes.iter().rposition(|axis| axis.kind == kind)?;
+        let sizes = move |place: usize, axis: &AxisSpec| match axis.ranks.contains(&2) {
+            _ if place == long => vec![size],
+            // Several dimensions: what is sized by the last of them only is too small.
+            true => vec![2, 3],
+            false => vec![3],
+        };
+        Some(plain(operator, direction, dtypes, seed, sizes))
     };
     let reduced = operator.axes.iter().rposition(|axis| axis.kind == AxisKind::Reduced);
     let huge = plain(operator, direction, dtypes, seed, |place, axis| match axis.kind {
-        AxisKind::Batch => 257,
-        AxisKind::Reduced if Some(place) == reduced => 65_537,
-        _ => 1,
+        AxisKind::Batch => vec![257],
+        AxisKind::Reduced if Some(place) == reduced => vec![65_537],
+        _ => vec![1],
     });
     let cases = [many(AxisKind::Batch, 65_537), many(AxisKind::Reduced, 70_000), many(AxisKind::Channel, 65_537)];
     cases.into_iter().flatten().chain([huge]).filter(|case| case.validate().is_ok()).collect()
@@ -139,17 +150,12 @@ fn plain(
     direction: Direction,
     dtypes: DtypeSet,
     seed: u64,
-    size: impl Fn(usize, &AxisSpec) -> usize,
+    sizes: impl Fn(usize, &AxisSpec) -> Vec<usize>,
 ) -> Case {
-    let dims = operator.axes.iter().enumerate().map(|(place, axis)| {
-        let rank = (*axis.ranks.start()).max(1);
-        let mut dims = vec![1; rank];
-        dims[rank - 1] = size(place, axis);
-        (axis.name, dims)
-    });
+    let dims = operator.axes.iter().enumerate().map(|(place, axis)| (axis.name, sizes(place, axis)));
     let given: BTreeSet<&str> = operator.inputs.iter().filter(|input| input.optional).map(|input| input.name).collect();
-    let dims = dims.collect();
-    let mut problem = Problem { operator, direction, dtypes, dims, attributes: operator.default_attributes(), given };
+    let (dims, attributes) = (dims.collect(), operator.default_attributes());
+    let mut problem = Problem { operator, direction, dtypes, dims, attributes, given };
     // Where attributes exclude each other, the first that makes the problem valid.
     for attribute in operator.attributes.iter().filter(|attribute| attribute.optional) {
         if problem.validate().is_err() {

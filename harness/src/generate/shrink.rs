@@ -98,7 +98,10 @@ fn simpler(case: &Case) -> Vec<Case> {
     steps
 }
 
-fn attribute_steps(problem: &Problem, step: &mut impl FnMut(&dyn Fn(&mut Case))) {
+/// Takes a change that may make a case simpler.
+type Step<'a> = dyn FnMut(&dyn Fn(&mut Case)) + 'a;
+
+fn attribute_steps(problem: &Problem, step: &mut Step<'_>) {
     let attributes = problem.operator.attributes;
     for (place, attribute) in attributes.iter().enumerate().filter(|(_, a)| problem.attributes.contains_key(a.name)) {
         if attribute.optional {
@@ -114,21 +117,21 @@ fn attribute_steps(problem: &Problem, step: &mut impl FnMut(&dyn Fn(&mut Case)))
     }
 }
 
-fn size_steps(problem: &Problem, step: &mut impl FnMut(&dyn Fn(&mut Case))) {
-    let set = |step: &mut dyn FnMut(&dyn Fn(&mut Case)), axis: &'static str, dims: Vec<usize>| {
+fn size_steps(problem: &Problem, step: &mut Step<'_>) {
+    let mut set = |axis: &'static str, dims: Vec<usize>| {
         step(&|next| _ = next.problem.dims.insert(axis, dims.clone()));
     };
     for axis in problem.operator.axes {
         let dims = &problem.dims[axis.name];
         // All ones, in as few dimensions as possible.
-        set(step, axis.name, vec![1; *axis.ranks.start()]);
+        set(axis.name, vec![1; *axis.ranks.start()]);
         for place in 0..dims.len() {
             let mut fewer = dims.clone();
             fewer.remove(place);
-            set(step, axis.name, fewer);
+            set(axis.name, fewer);
         }
         if dims.len() > 1 && !dims.contains(&0) {
-            set(step, axis.name, vec![dims.iter().product()]);
+            set(axis.name, vec![dims.iter().product()]);
         }
         for (place, &dim) in dims.iter().enumerate() {
             // Towards 1 by halves, then one by one; 0 is a question of its own.
@@ -137,7 +140,7 @@ fn size_steps(problem: &Problem, step: &mut impl FnMut(&dyn Fn(&mut Case))) {
             for size in smaller.into_iter().chain(single).filter(|&size| 0 < size && size < dim) {
                 let mut changed = dims.clone();
                 changed[place] = size;
-                set(step, axis.name, changed);
+                set(axis.name, changed);
             }
         }
     }

@@ -127,7 +127,8 @@ impl Plan {
         // Afterwards without optional inputs: some sizes are too small for them.
         for attempt in 0..6 * TRIES {
             problem.attributes = self.operator.attributes.iter().filter_map(|a| attribute(a, draws)).collect();
-            let optional = self.operator.inputs.iter().filter(|input| input.optional);
+            let forward = self.direction == Direction::Forward;
+            let optional = self.operator.inputs.iter().filter(|input| input.optional && (forward || input.in_backward));
             let wanted = |draws: &mut Draws| draws.chance(2, 3) && attempt < TRIES;
             problem.given = optional.filter(|_| wanted(draws)).map(|input| input.name).collect();
             if problem.validate().is_ok() {

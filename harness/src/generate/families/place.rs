@@ -120,7 +120,7 @@ impl<'a> Place<'a> {
 
     /// A random number of this element in [0, 1); `draw` tells several (0 to 3) from each other.
     pub fn uniform(&self, draw: u64) -> f64 {
-        self.own().uniform(draw)
+        self.random.uniform(self.own(draw))
     }
 
     /// A random number of this element in [-1, 1).
@@ -128,17 +128,15 @@ impl<'a> Place<'a> {
         2.0 * self.uniform(draw) - 1.0
     }
 
-    /// A bell-shaped random number of this element, mean 0 and variance 1: the sum of four uniform ones.
+    /// A bell-shaped random number of this element, mean 0 and variance 1; `draw` may be 0 or 1, and uses up the uniform
+    /// ones of 2 · draw and 2 · draw + 1.
     pub fn normal(&self, draw: u64) -> f64 {
-        const SQRT_3: f64 = 1.732_050_807_568_877_2;
-        let own = self.own();
-        let sum = own.uniform(4 * draw) + own.uniform(4 * draw + 1) + own.uniform(4 * draw + 2);
-        (sum + own.uniform(4 * draw + 3) - 2.0) * SQRT_3
+        self.random.normal(self.own(2 * draw))
     }
 
-    /// A random choice of this element from 0 to `n - 1`.
+    /// A random choice of this element from 0 to `n - 1`; `draw` can be 0 to 7.
     pub fn pick(&self, draw: u64, n: usize) -> usize {
-        self.own().below(PER_PLACE - 1 - draw, n)
+        self.random.below(self.own(PER_PLACE - 1 - draw), n)
     }
 
     /// 1 or -1, by the element.
@@ -169,8 +167,9 @@ impl<'a> Place<'a> {
         if rounded.is_infinite() && value.is_finite() { self.format.largest.copysign(value) } else { rounded }
     }
 
-    fn own(&self) -> Random {
-        self.random.child(self.element as u64)
+    /// Where this element's own random numbers are.
+    fn own(&self, draw: u64) -> u64 {
+        self.element as u64 * PER_PLACE + draw
     }
 }
 
