@@ -160,10 +160,10 @@ fn bytes_are_the_same_everywhere() {
         let lines = FAMILIES.map(|family| format!("{half} family={} seed=5", family.name));
         lines.iter().fold(0, |sum: u64, line| sum.wrapping_mul(31).wrapping_add(hash(line)))
     };
-    assert_eq!(every("layer_norm:backward dtype=bf16:f32 r=9 d=6 with=weight,bias"), 8_114_084_496_973_402_541);
+    assert_eq!(every("layer_norm:backward dtype=bf16:f32 r=9 d=6 with=weight,bias"), 2_505_387_661_071_610_343);
     assert_eq!(
         every("batch_norm_inference:forward dtype=f64 n=3 c=9 s=2 with=weight,bias"),
-        16_583_234_298_274_147_701
+        11_195_510_385_682_541_740
     );
     let now: Vec<(&str, u64)> = golden.iter().map(|(line, _)| (*line, hash(line))).collect();
     assert_eq!(now, golden, "{now:#x?}");

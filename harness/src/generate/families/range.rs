@@ -10,15 +10,17 @@ use super::{Draws, Family, PLAIN, Place};
 
 pub(super) static TINY: Family = Family {
     name: "tiny",
-    summary: "normal numbers whose squares underflow (near the smallest normal number in f16)",
+    summary: "small numbers, of another size in each slice, down to squares that underflow (near the end of the range in f16)",
     catches: "statistics that lose small squares; variances clamped from below; an eps that is not the one asked for",
     data: |place| {
+        const EXPONENTS: [i32; 8] = [-20, -30, -40, -50, -60, -64, -68, -72];
+        let exponent = EXPONENTS[place.slice_pick(0, 8)];
         let exponent = match place.tensor.dtype {
-            Dtype::F16 => -8,
-            Dtype::Bf16 | Dtype::F32 => -58,
-            Dtype::F64 => -506,
+            Dtype::F16 => exponent / 6,
+            Dtype::Bf16 | Dtype::F32 => exponent,
+            Dtype::F64 => exponent * 15 / 2,
         };
-        place.normal(0) * power_of_two(exponent - 2 * place.slice_pick(0, 8) as i32)
+        place.normal(0) * power_of_two(exponent)
     },
     running_var: |place| (0.5 + place.uniform(0)) * power_of_two(-40),
     adapt: small_eps,

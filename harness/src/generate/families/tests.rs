@@ -98,7 +98,7 @@ fn the_ends_of_the_range() {
         let tiny = of("tiny");
         assert!(tiny.iter().any(|x| x.abs() >= format.smallest_normal));
         if dtype != Dtype::F16 {
-            assert!(tiny.iter().filter(|x| **x * **x < working.smallest_normal).count() > 256, "{dtype}");
+            assert!(tiny.iter().filter(|x| **x * **x < working.smallest_normal).count() > 32, "{dtype}");
         }
         let subnormal = of("subnormal").into_iter().filter(|x| *x != 0.0 && x.abs() < format.smallest_normal).count();
         assert!(subnormal > 200, "{dtype}: {subnormal}");
