@@ -50,9 +50,11 @@ pub(super) static OPERATOR: Operator = Operator {
     },
     relations: &[Relation::Independent("c"), Relation::Permutation("n"), Relation::ScaleInvariant, Relation::Odd],
     independent: &["c"],
-    special_values: "A NaN or infinity in a channel makes the whole channel NaN, its running statistics too. A constant \
-        channel gives the bias; with eps = 0 it gives NaN. Running statistics need two values per channel (as in libtorch, \
-        whose unbiased variance divides by one less), or none: an empty batch leaves them as they are.",
+    special_values: "A NaN in a channel makes the whole channel NaN, its running statistics too; so does an infinity, except \
+        that new_running_mean is then infinite. A constant channel gives the bias; with eps = 0 it gives 0 · ∞ = NaN \
+        (libtorch takes 1/√0 to be 0 and gives the bias, and zero gradients). Running statistics need two values per \
+        channel (as in libtorch, whose unbiased variance divides by one less), or none: an empty batch leaves them as \
+        they are.",
     native: Some(|given| {
         let state = [given.copy("running_mean")?, given.copy("running_var")?];
         let [mean, var] = state.each_ref().map(Option::as_ref);

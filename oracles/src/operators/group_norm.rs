@@ -39,7 +39,8 @@ pub(super) static OPERATOR: Operator = Operator {
     check: always,
     relations: &[Relation::Independent("n"), Relation::Independent("g"), Relation::ScaleInvariant, Relation::Odd],
     independent: &["n", "g"],
-    special_values: "A NaN or infinity makes its whole group NaN. A constant group gives the bias; with eps = 0 it gives NaN.",
+    special_values: "A NaN or infinity makes its whole group NaN. A constant group gives the bias; with eps = 0 it gives 0 · ∞ = \
+        NaN. No positions: an empty output, and zero gradients of weight and bias (libtorch's gradient of the weight is NaN).",
     native: Some(|given| {
         let groups = given.problem().size("g") as i64;
         let (weight, bias) = (given.optional("weight"), given.optional("bias"));

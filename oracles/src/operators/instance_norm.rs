@@ -45,8 +45,11 @@ pub(super) static OPERATOR: Operator = Operator {
     },
     relations: &[Relation::Independent("c"), Relation::Permutation("n"), Relation::ScaleInvariant, Relation::Odd],
     independent: &["c"],
-    special_values: "A NaN or infinity makes its whole instance NaN, and the running statistics of its channel. A constant \
-        instance gives the bias; with eps = 0 it gives NaN. One position per instance gives the bias; running statistics need two.",
+    special_values: "A NaN or infinity makes its whole instance NaN, and the running statistics of its channel, except that an \
+        infinity makes new_running_mean infinite. A constant instance gives the bias; with eps = 0 it gives 0 · ∞ = NaN \
+        (libtorch takes 1/√0 to be 0 and gives the bias). One position per instance gives the bias; running statistics \
+        need two. No samples leave the running statistics as they are (libtorch makes them NaN). libtorch updates a copy of \
+        the running statistics per sample and averages the copies, which rounds more often.",
     native: Some(|given| {
         let state = [given.copy("running_mean")?, given.copy("running_var")?];
         let [mean, var] = state.each_ref().map(Option::as_ref);

@@ -30,7 +30,8 @@ pub(super) static OPERATOR: Operator = Operator {
     relations: &[Relation::Independent("r"), Relation::Permutation("d"), Relation::ScaleInvariant, Relation::Odd],
     independent: &["r"],
     special_values: "A NaN in a row makes the whole row NaN; an infinity makes itself NaN and the other entries 0. A row of \
-        zeros gives zeros; with eps = 0 it gives NaN.",
+        zeros gives zeros; with eps = 0 it gives NaN, and its gradient is not finite. In half types libtorch rounds the norm \
+        before it divides; the formula does not.",
     native: Some(|given| {
         if given.is_half() {
             return Err(Declined::OtherForm("rounds the norm to the data type before it divides"));
