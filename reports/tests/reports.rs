@@ -36,7 +36,7 @@ fn small() -> Summary {
     let mut declined = Counts::default();
     declined.decline("no f16 here", 4);
     let property = |kernel: &str| {
-        Record::from(Property { kernel: kernel.into(), property: "deterministic".into(), checked: 30, failed: 0 })
+        Record::from(Property { kernel: kernel.into(), property: "deterministic".into(), required: true, checked: 30, failed: 0 })
     };
     let (smallest, largest) = (Some(Number(1e-19)), Some(Number(1.8e19)));
     Summary::of([
@@ -149,7 +149,7 @@ fn what_strangers_write_is_only_text() {
         Campaign { command: evil.into(), ..campaign() }.into(),
         kernel.into(),
         Tally { kernel: evil.into(), dtype: evil.into(), family: evil.into(), size_class: 3, counts }.into(),
-        Property { kernel: evil.into(), property: evil.into(), checked: 1, failed: 1 }.into(),
+        Property { kernel: evil.into(), property: evil.into(), required: true, checked: 1, failed: 1 }.into(),
         Range { kernel: evil.into(), dtype: evil.into(), smallest: None, largest: None }.into(),
         Finding { kernel: evil.into(), replay: evil.into(), dtype: evil.into(), ..finding(evil, evil, evil, evil) }
             .into(),

@@ -1,6 +1,7 @@
 //! Campaigns: many cases, many kernels, all cores, one set of records.
 
 pub(crate) mod findings;
+mod large;
 mod range;
 mod relations;
 mod stages;
@@ -12,9 +13,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use isonorm_oracles::operators::{self, Operator};
+use proptest::strategy::ValueTree;
 use isonorm_reports::record::{self, Number, Record, Tallies, size_class};
 
-use crate::generate::{Offer, case_at};
+use crate::case::Case;
+use crate::generate::{self, CaseTree, Offer, case_at};
 use crate::run::{Contender, RunError};
 use findings::Findings;
 
@@ -44,6 +47,9 @@ pub struct Plan {
     pub workers: usize,
     /// The most threads that a case gives a kernel.
     pub threads: usize,
+    /// Whether to ask large cases too: more than 65,536 rows or channels, rows of 70,000 elements, and for two of the
+    /// kernels, chosen by the seed, more than 2^24 elements.
+    pub large: bool,
     /// Whether libtorch answers every case too.
     pub libtorch: bool,
     /// What to add to a replay line so that it finds the kernel again (`--plugin F`).
@@ -109,6 +115,7 @@ pub struct Progress {
 pub fn run(entries: &[Entry], plan: &Plan, progress: &Progress) -> Result<Vec<Record>, RunError> {
     let started = Instant::now();
     let tickets = AtomicU64::new(0);
+    let large = if plan.large { large_cases(entries, plan) } else { Vec::new() };
     let findings = Findings::new(&plan.replay);
     let sums: Mutex<Sums> = Mutex::default();
     let failure: Mutex<Option<RunError>> = Mutex::default();
@@ -125,7 +132,7 @@ pub fn run(entries: &[Entry], plan: &Plan, progress: &Progress) -> Result<Vec<Re
                     examiners: BTreeMap::new(),
                     sums: Sums::default(),
                 };
-                if let Err(error) = worker.work(&tickets, started) {
+                if let Err(error) = worker.work(&tickets, &large, started) {
                     progress.stop.store(true, Ordering::Relaxed);
                     failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(error);
                 }
@@ -148,8 +155,8 @@ pub fn run(entries: &[Entry], plan: &Plan, progress: &Progress) -> Result<Vec<Re
     let seconds = started.elapsed().as_secs_f64();
     let stages = sums.stages.iter().map(|(stage, seconds)| (stage.name().to_owned(), Number(seconds))).collect();
     records.extend(sums.tallies.into_iter().map(Record::from));
-    records.extend(sums.properties.into_iter().map(|((kernel, property), (checked, failed))| {
-        Record::from(record::Property { kernel, property: property.to_owned(), checked, failed })
+    records.extend(sums.properties.into_iter().map(|((kernel, property, required), (checked, failed))| {
+        Record::from(record::Property { kernel, property: property.to_owned(), required, checked, failed })
     }));
     records.extend(findings.into_records().into_iter().map(Record::from));
     records.push(
@@ -158,12 +165,34 @@ pub fn run(entries: &[Entry], plan: &Plan, progress: &Progress) -> Result<Vec<Re
     Ok(records)
 }
 
+/// The large cases of this part of a campaign: of each kernel, with one of its element types.
+fn large_cases(entries: &[Entry], plan: &Plan) -> Vec<(usize, Case)> {
+    const HUGE: usize = 1 << 24;
+    /// How many kernels get a case of more than 2^24 elements.
+    const HUGE_KERNELS: u64 = 2;
+    let mut cases = Vec::new();
+    for (place, entry) in entries.iter().enumerate() {
+        let turn = plan.seed.wrapping_add(place as u64);
+        let chosen = turn % (entries.len() as u64) < HUGE_KERNELS;
+        let (directions, dtypes) = (&entry.offer.directions, &entry.offer.dtypes);
+        let dtypes = dtypes[(turn % dtypes.len() as u64) as usize];
+        for &direction in directions {
+            let all = generate::large(entry.operator, direction, dtypes, plan.seed);
+            let elements = |case: &Case| case.problem.inputs().first().map_or(0, |input| input.len());
+            cases.extend(all.into_iter().filter(|case| chosen || elements(case) < HUGE).map(|case| (place, case)));
+        }
+    }
+    let (part, parts) = plan.shard;
+    let own = cases.into_iter().enumerate().filter(|(index, _)| *index as u64 % parts == part);
+    own.map(|(_, case)| case).collect()
+}
+
 /// What workers count.
 #[derive(Default)]
 struct Sums {
     tallies: Tallies,
-    /// By kernel and property: checked, failed.
-    properties: BTreeMap<(String, &'static str), (u64, u64)>,
+    /// By kernel, property and whether it is held against a kernel: checked, failed.
+    properties: BTreeMap<(String, &'static str, bool), (u64, u64)>,
     stages: Stages,
 }
 
@@ -177,8 +206,8 @@ impl Sums {
         self.stages.merge(&other.stages);
     }
 
-    fn property(&mut self, kernel: &str, property: &'static str, holds: bool) {
-        let (checked, failed) = self.properties.entry((kernel.to_owned(), property)).or_default();
+    fn property(&mut self, kernel: &str, property: &'static str, required: bool, holds: bool) {
+        let (checked, failed) = self.properties.entry((kernel.to_owned(), property, required)).or_default();
         *checked += 1;
         *failed += u64::from(!holds);
     }
@@ -195,11 +224,16 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    fn work(&mut self, tickets: &AtomicU64, started: Instant) -> Result<(), RunError> {
+    fn work(&mut self, tickets: &AtomicU64, large: &[(usize, Case)], started: Instant) -> Result<(), RunError> {
         let (part, parts) = self.plan.shard;
         let kernels = self.entries.len() as u64;
         while kernels > 0 && !self.progress.stop.load(Ordering::Relaxed) {
             let ticket = tickets.fetch_add(1, Ordering::Relaxed);
+            if let Some((entry, case)) = large.get(ticket as usize) {
+                self.one(*entry, CaseTree::new(case.clone()))?;
+                continue;
+            }
+            let ticket = ticket - large.len() as u64;
             let (entry, index) = ((ticket % kernels) as usize, ticket / kernels * parts + part);
             let over = match self.plan.budget {
                 Budget::Cases(cases) => index >= cases,
@@ -208,12 +242,14 @@ impl Worker<'_> {
             if over {
                 break;
             }
-            self.one(entry, index)?;
+            let Entry { operator, offer, .. } = &self.entries[entry];
+            let tree = self.sums.stages.time(Stage::Generate, || case_at(self.plan.seed, operator, offer, index));
+            self.one(entry, tree)?;
         }
         Ok(())
     }
 
-    fn one(&mut self, place: usize, index: u64) -> Result<(), RunError> {
+    fn one(&mut self, place: usize, tree: CaseTree) -> Result<(), RunError> {
         let entry = &self.entries[place];
         let examiner = match self.examiners.entry(place) {
             std::collections::btree_map::Entry::Occupied(examiner) => examiner.into_mut(),
@@ -221,9 +257,7 @@ impl Worker<'_> {
                 vacant.insert(Examiner::new(entry.contender.info().clone(), entry.contender.open()?))
             }
         };
-        let seed = self.plan.seed;
-        let tree = examiner.stages.time(Stage::Generate, || case_at(seed, entry.operator, &entry.offer, index));
-        let case = proptest::strategy::ValueTree::current(&tree);
+        let case = tree.current();
         let trial = examiner.examine(&case, self.plan.libtorch);
         for flaw in &trial.flaws {
             self.findings.add(entry, examiner, &trial, flaw, tree.clone());
@@ -259,10 +293,10 @@ impl Worker<'_> {
         }
         for &property in &trial.checked {
             let holds = !trial.flaws.iter().any(|flaw| flaw.property == property);
-            self.sums.property(kernel, property, holds);
+            self.sums.property(kernel, property, true, holds);
         }
         for &(property, holds) in &trial.noted {
-            self.sums.property(kernel, property, holds);
+            self.sums.property(kernel, property, false, holds);
         }
         self.progress.cases.fetch_add(1, Ordering::Relaxed);
         self.progress.failed.fetch_add(u64::from(trial.failed()), Ordering::Relaxed);

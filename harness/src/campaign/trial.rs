@@ -4,6 +4,7 @@ use isonorm_kernels::abi::KernelInfo;
 use isonorm_oracles::Problem;
 use isonorm_oracles::interpret::bound::Arithmetic;
 
+use super::large::{LARGE, compare_large};
 use super::relations::{Transformed, transformations};
 use super::stages::{Stage, Stages};
 use crate::case::{Case, Materialised, dense, materialise};
@@ -98,22 +99,14 @@ impl Examiner {
     /// Asks one case and judges the answer. `libtorch` says whether libtorch is asked too.
     pub fn examine(&mut self, case: &Case, libtorch: bool) -> Trial {
         let material = self.stages.time(Stage::Generate, || materialise(case));
+        if material.inputs.iter().map(Vec::len).max().unwrap_or(0) >= LARGE {
+            return self.examine_large(case, &material);
+        }
         let inputs: Vec<&[f64]> = material.inputs.iter().map(Vec::as_slice).collect();
         let truth = self.stages.time(Stage::Exact, || Truth::of(&case.problem, &inputs));
         let arithmetic = self.arithmetic(&case.problem);
         let tolerance = self.stages.time(Stage::Bound, || truth.tolerance(arithmetic));
-        let mut trial = Trial {
-            case: case.clone(),
-            verdict: Verdict::Judged,
-            checked: Vec::new(),
-            comparison: None,
-            libtorch: None,
-            libtorch_outputs: None,
-            exact: tolerance.is_exact(),
-            length: truth.longest_sum(),
-            flaws: Vec::new(),
-            noted: Vec::new(),
-        };
+        let mut trial = Trial { exact: tolerance.is_exact(), length: truth.longest_sum(), ..Trial::new(case) };
         let outcome = self.run(&material.request);
         let Some(outputs) = trial.take(outcome, &material.request) else { return trial };
         let comparison = self.stages.time(Stage::Judge, || compare(&truth, &tolerance, &outputs));
@@ -125,6 +118,23 @@ impl Examiner {
         // Transformed inputs cost another call: every eighth case, chosen by the case itself.
         if trial.flaws.is_empty() && case.seed % 8 == 0 {
             self.check_relations(&mut trial, &material, &truth, &tolerance, &outputs);
+        }
+        trial
+    }
+
+    /// Judges a case that is too large to be evaluated at once. libtorch and relations are for the small ones.
+    fn examine_large(&mut self, case: &Case, material: &Materialised) -> Trial {
+        let mut trial = Trial::new(case);
+        let outcome = self.run(&material.request);
+        let Some(outputs) = trial.take(outcome, &material.request) else { return trial };
+        let arithmetic = self.arithmetic(&case.problem);
+        match compare_large(&case.problem, &material.inputs, &outputs, arithmetic, &mut self.stages) {
+            Some((comparison, length)) => {
+                trial.length = length;
+                trial.add_elements(&comparison);
+                trial.comparison = Some(comparison);
+            }
+            None => trial.verdict = Verdict::NotRun("the case is too large to be evaluated at once".to_owned()),
         }
         trial
     }
@@ -184,6 +194,21 @@ fn gathered(request: &Request, outputs: &[Vec<u8>]) -> Vec<Vec<f64>> {
 }
 
 impl Trial {
+    fn new(case: &Case) -> Trial {
+        Trial {
+            case: case.clone(),
+            verdict: Verdict::Judged,
+            checked: Vec::new(),
+            comparison: None,
+            libtorch: None,
+            libtorch_outputs: None,
+            exact: false,
+            length: 0,
+            flaws: Vec::new(),
+            noted: Vec::new(),
+        }
+    }
+
     /// Whether some property failed.
     pub fn failed(&self) -> bool {
         !self.flaws.is_empty()

@@ -89,6 +89,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
         shard: (u64::from(index - 1), u64::from(of)),
         workers,
         threads: KERNEL_THREADS,
+        large: long_enough(budget),
         libtorch: !arguments.no_libtorch,
         replay: arguments.selection.replay(),
     };
@@ -119,6 +120,14 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     }
     eprintln!("report: {}", arguments.out.join("report.html").display());
     verdict(&summary, of == 1 && !interrupted)
+}
+
+/// Large cases take seconds: they are part of campaigns that last.
+fn long_enough(budget: Budget) -> bool {
+    match budget {
+        Budget::Cases(cases) => cases >= 1000,
+        Budget::Time(time) => time >= Duration::from_secs(30),
+    }
 }
 
 /// Findings are findings; a kernel that was never judged is a question that was not asked.

@@ -4,6 +4,7 @@ use isonorm_kernels::abi::{Direction, Dtype};
 use isonorm_oracles::Problem;
 use isonorm_oracles::dd::Dd;
 use isonorm_oracles::formula::{Graph, Op};
+use isonorm_oracles::interpret::Sizes;
 use isonorm_oracles::interpret::bound::{Arithmetic, OutputBound, bound};
 use isonorm_oracles::interpret::exact::{Values, exact};
 
@@ -35,6 +36,16 @@ impl Truth {
         Truth { graph, values, direction: problem.direction }
     }
 
+    /// The same for a slice of a larger problem: sums run over elements of other slices too, which counts for bounds.
+    ///
+    /// # Panics
+    /// As [`Truth::of`].
+    pub fn of_slice(problem: &Problem, inputs: &[&[f64]], whole: Sizes) -> Truth {
+        let mut truth = Truth::of(problem, inputs);
+        truth.values.whole = whole;
+        truth
+    }
+
     /// Bounds the error of a kernel that computes with `arithmetic`.
     pub fn tolerance(&self, arithmetic: Arithmetic) -> Tolerance {
         Tolerance { outputs: bound(&self.graph, &self.values, arithmetic) }
@@ -54,7 +65,7 @@ impl Truth {
     pub fn longest_sum(&self) -> u64 {
         let counts = self.graph.nodes.iter().zip(self.graph.live()).filter(|(_, live)| *live);
         let sums = counts.filter_map(|(node, _)| match node.op {
-            Op::Reduce(_, _, axes) => Some(self.values.sizes.count(axes) as u64),
+            Op::Reduce(_, _, axes) => Some(self.values.whole.count(axes) as u64),
             _ => None,
         });
         sums.max().unwrap_or(0)

@@ -14,6 +14,9 @@ use super::walk::{Sizes, walk};
 pub struct Values {
     /// The sizes they were computed for.
     pub sizes: Sizes,
+    /// The sizes of the problem that they are a slice of; the same unless one says otherwise. Sums are as long as these
+    /// say when errors are bounded.
+    pub whole: Sizes,
     /// By node; empty for a node that no output needs.
     pub nodes: Vec<Vec<Dd>>,
 }
@@ -107,7 +110,7 @@ fn evaluate(graph: &Graph, sizes: &Sizes, inputs: &[&[f64]]) -> Values {
         };
         nodes.push(value);
     }
-    Values { sizes: sizes.clone(), nodes }
+    Values { sizes: sizes.clone(), whole: sizes.clone(), nodes }
 }
 
 #[inline(always)]

@@ -156,6 +156,9 @@ pub struct Property {
     pub kernel: String,
     /// Name of the property.
     pub property: String,
+    /// Whether a kernel that lacks it is wrong. Others are worth knowing: that results do not depend on the batch to the
+    /// bit, say.
+    pub required: bool,
     /// Checks that were made.
     pub checked: u64,
     /// Checks that failed.

@@ -202,7 +202,7 @@ pub fn records() -> Vec<Record> {
             let failed = u64::from(kernel.name == crashing.name && property == "no write outside") * 3
                 + u64::from(kernel.name == single_pass.name && property == "within bound") * 128;
             let kernel = kernel.name.clone();
-            records.push(Property { kernel, property: property.into(), checked, failed }.into());
+            records.push(Property { kernel, property: property.into(), required: true, checked, failed }.into());
         }
         let ranges =
             [("f32", 2.2e-19, 1.8e19), ("f64", 1e-153, 1e153), ("bf16", 1e-19, 1.8e19), ("f16", 6e-8, 65504.0)];
