@@ -429,7 +429,8 @@ impl KernelSummary {
         if self.total.failed > 0 {
             wrong.push(counted(self.total.failed, "failed case"));
         }
-        for Property { property, checked, failed, .. } in self.properties.iter().filter(|p| p.required && p.failed > 0) {
+        for Property { property, checked, failed, .. } in self.properties.iter().filter(|p| p.required && p.failed > 0)
+        {
             wrong.push(format!("{property} does not hold in {failed} of {checked} checks"));
         }
         // Nothing is certified on a contradiction.

@@ -36,7 +36,13 @@ fn small() -> Summary {
     let mut declined = Counts::default();
     declined.decline("no f16 here", 4);
     let property = |kernel: &str| {
-        Record::from(Property { kernel: kernel.into(), property: "deterministic".into(), required: true, checked: 30, failed: 0 })
+        Record::from(Property {
+            kernel: kernel.into(),
+            property: "deterministic".into(),
+            required: true,
+            checked: 30,
+            failed: 0,
+        })
     };
     let (smallest, largest) = (Some(Number(1e-19)), Some(Number(1.8e19)));
     Summary::of([

@@ -64,8 +64,9 @@ fn verdicts() {
         in_exact_range: false,
         wrong: None,
     };
-    let cases: [(&str, Vec<Record>, Verdict, &str); 9] = [
+    let cases: [(&str, Vec<Record>, Verdict, &str); 10] = [
         ("all well", vec![tally(10, 0, 1.0), property(0)], Verdict::Certified, ""),
+        ("only noted", vec![tally(10, 0, 1.0), noted(3)], Verdict::Certified, ""),
         ("nothing ran", vec![], Verdict::Incomplete, "no case was judged"),
         ("all declined", vec![declined.into()], Verdict::Incomplete, "no case was judged"),
         ("a failed case", vec![tally(10, 1, 0.5)], Verdict::Failed, "1 failed case"),

@@ -59,7 +59,8 @@ pub(super) fn compare_large(
             }
         });
     }
-    for (output, (result, got)) in results.iter().zip(outputs).enumerate().filter(|(_, (result, _))| !has(result, axis)) {
+    for (output, (result, got)) in results.iter().zip(outputs).enumerate().filter(|(_, (result, _))| !has(result, axis))
+    {
         let expected = summed[output].iter().map(|&(truth, error)| Expected {
             truth,
             error,

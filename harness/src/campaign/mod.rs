@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use isonorm_oracles::operators::{self, Operator};
-use proptest::strategy::ValueTree;
 use isonorm_reports::record::{self, Number, Record, Tallies, size_class};
+use proptest::strategy::ValueTree;
 
 use crate::case::Case;
 use crate::generate::{self, CaseTree, Offer, case_at};

@@ -5,7 +5,7 @@
 
 use isonorm_kernels::abi::Value;
 
-use super::shared::{EPS, SAMPLES, SPACE, always};
+use super::shared::{EPS, SAMPLES, SPACE};
 use super::{AxisKind, AxisSpec, DerivedAttribute, Dim, Operator, Paper, Relation, TensorSpec};
 
 pub(super) static OPERATOR: Operator = Operator {
@@ -36,7 +36,10 @@ pub(super) static OPERATOR: Operator = Operator {
         let rstd = (var + scope.attribute("eps")).rsqrt().named("rstd");
         vec![("y", scope.affine((x - mean) * rstd))]
     },
-    check: always,
+    check: |problem| match problem.size("g") {
+        0 => Err("there must be at least one group".to_owned()),
+        _ => Ok(()),
+    },
     relations: &[Relation::Independent("n"), Relation::Independent("g"), Relation::ScaleInvariant, Relation::Odd],
     independent: &["n", "g"],
     special_values: "A NaN or infinity makes its whole group NaN. A constant group gives the bias; with eps = 0 it gives 0 · ∞ = \

@@ -197,7 +197,7 @@ impl Analysis<'_> {
                 });
                 out
             }
-            Op::Reduce(reduce, a, reduced) => self.reduce(id, reduce, operand(a), sizes.count(reduced)),
+            Op::Reduce(reduce, a, reduced) => self.reduce(id, reduce, operand(a), self.values.whole.count(reduced)),
             Op::Head { of, from, to } | Op::Extend { of, from, to } => {
                 let of = operand(of);
                 let mut out = vec![Cell::ZERO; own.len()];

@@ -1,0 +1,166 @@
+//! The command as a user calls it: what it answers, and what it says to bad input.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn isonorm(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_isonorm")).args(arguments).output().expect("the command starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", text(&output.stderr)))
+}
+
+/// The example plugin, compiled with the system's compiler after a change of its source.
+fn example(folder: &Path, from: &str, to: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let source = std::fs::read_to_string(root.join("examples/plugin/rms_norm.c")).expect("the example");
+    assert!(source.contains(from), "the example has no {from}");
+    let (changed, library) = (folder.join("rms_norm.c"), folder.join("librms_norm.so"));
+    std::fs::write(&changed, if from.is_empty() { source } else { source.replace(from, to) }).expect("written");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-O2", "-shared", "-fPIC", "-I"]).arg(root.join("../kernels/include"));
+    let status = compiler.arg("-o").arg(&library).arg(&changed).arg("-lm").status().expect("a C compiler");
+    assert!(status.success());
+    library
+}
+
+/// Wrong questions: what is asked, and what the answer must mention.
+#[test]
+fn bad_input_says_what_was_wrong_and_exits_with_2() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let no_library = folder.path().join("none.so");
+    std::fs::write(&no_library, "not a library").expect("written");
+    let no_library = no_library.display().to_string();
+    let table: &[(&[&str], &[&str])] = &[
+        (&["certify", "--op", "layernorm"], &["layernorm", "did you mean `layer_norm`"]),
+        (&["certify", "--kernel", "isonorm.layer_norm.forwards"], &["did you mean `isonorm.layer_norm.forward`"]),
+        (&["certify", "--dtype", "f8"], &["f8", "f32, f64, bf16 or f16"]),
+        (&["certify", "--dtype", "f64:f32"], &["no kernel offers that dtype"]),
+        (&["certify", "--seed", "abc"], &["a seed is a whole number"]),
+        (&["certify", "--shard", "3/2"], &["I/N"]),
+        (&["certify", "--time", "soon"], &["give a time such as 60s"]),
+        (&["certify", "--plugin", "/nonexistent/kernel.so"], &["cannot read", "check the path"]),
+        (&["certify", "--plugin", &no_library], &["not a shared library"]),
+        (&["certify", "--out", "/proc/nowhere"], &["cannot write", "choose an output folder"]),
+        (&["explain", "rmsnorm"], &["did you mean `rms_norm`"]),
+        (&["replay", "layer_norm:forwrd dtype=f32"], &["forward or backward"]),
+        (&["replay", "layer_norm:forward dtype=f32 r=1 d=-3"], &["d"]),
+        (&["report", "/nonexistent/records.jsonl"], &["cannot read"]),
+        (&["certfy"], &["certify"]),
+    ];
+    for (arguments, mentions) in table {
+        let output = isonorm(arguments);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        for mention in *mentions {
+            assert!(said.contains(mention), "{arguments:?} does not mention {mention:?}: {said}");
+        }
+    }
+}
+
+#[test]
+fn a_strangers_library_is_certified_and_a_faulty_one_is_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let certify = |library: &Path, out: &str| {
+        let (library, out) = (library.display().to_string(), folder.path().join(out).display().to_string());
+        isonorm(&["certify", "--plugin", &library, "--cases", "300", "--format", "json", "--out", &out])
+    };
+    let library = example(folder.path(), "", "");
+    let output = certify(&library, "honest");
+    let document = json(&output);
+    assert_eq!(output.status.code(), Some(0), "{document:#}");
+    assert_eq!(document["kernels"][0]["verdict"], "certified");
+    assert!(document["kernels"][0]["cases"].as_u64().is_some_and(|cases| cases > 100), "{document:#}");
+    for file in ["records.jsonl", "report.html", "junit.xml", "certificates"] {
+        assert!(folder.path().join("honest").join(file).exists(), "{file} is missing");
+    }
+
+    // The same kernel with its epsilon forgotten.
+    let faulty = example(folder.path(), "(float)isonorm_real(call, \"eps\", 1e-5)", "0.0f");
+    let output = certify(&faulty, "faulty");
+    let document = json(&output);
+    assert_eq!(output.status.code(), Some(1), "{document:#}");
+    assert_eq!(document["kernels"][0]["verdict"], "failed");
+    let finding = &document["kernels"][0]["findings"][0];
+    assert!(finding["case"].as_str().is_some_and(|case| case.starts_with("rms_norm:forward")), "{document:#}");
+
+    // The finding can be replayed, and shows the same fault.
+    let (library, records) = (faulty.display().to_string(), folder.path().join("faulty/records.jsonl"));
+    let output = isonorm(&["replay", "--plugin", &library, &records.display().to_string(), "--format", "json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert_eq!(json(&output)[0]["verdict"], "failed");
+}
+
+/// Everything in the tallies of a folder of records but the order of lines.
+fn tallies(folder: &Path) -> Vec<String> {
+    let summary = isonorm_reports::summary::Summary::read(&[folder.to_owned()]).expect("records");
+    assert!(summary.problems.is_empty(), "{:?}", summary.problems);
+    let tallies = summary.kernels.iter().flat_map(|kernel| kernel.tallies.iter());
+    tallies.map(|tally| serde_json::to_string(tally).expect("json")).collect()
+}
+
+#[test]
+fn shards_together_are_the_whole_campaign() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = |out: &str, shard: &str| {
+        let out = folder.path().join(out).display().to_string();
+        let output = isonorm(&[
+            "certify",
+            "--op",
+            "rms_norm",
+            "--direction",
+            "forward",
+            "--cases",
+            "150",
+            "--seed",
+            "5",
+            "--shard",
+            shard,
+            "--out",
+            &out,
+        ]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+    };
+    run("whole", "1/1");
+    for shard in ["1/3", "2/3", "3/3"] {
+        run("parts", shard);
+    }
+    assert_eq!(tallies(&folder.path().join("whole")), tallies(&folder.path().join("parts")));
+}
+
+#[test]
+fn everything_listed_can_be_explained() {
+    let operators = json(&isonorm(&["list", "operators", "--format", "json"]));
+    let names: Vec<&str> =
+        operators.as_array().expect("a list").iter().filter_map(|item| item["name"].as_str()).collect();
+    assert_eq!(names.len(), isonorm_oracles::operators::OPERATORS.len());
+    for name in names {
+        let explanation = json(&isonorm(&["explain", name, "--format", "json"]));
+        for part in ["forward", "backward", "special_values"] {
+            assert!(explanation[part].as_str().is_some_and(|text| !text.is_empty()), "{name} has no {part}");
+        }
+        assert_eq!(explanation["kernels"].as_array().map(Vec::len), Some(2), "kernels of {name}");
+    }
+}
+
+#[test]
+fn a_records_file_cut_in_the_middle_keeps_what_is_whole() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("out");
+    let (shown, cut) = (out.display().to_string(), folder.path().join("cut.jsonl"));
+    isonorm(&["certify", "--kernel", "isonorm.rms_norm.forward", "--cases", "60", "--out", &shown]);
+    let records = std::fs::read(out.join("records.jsonl")).expect("records");
+    std::fs::write(&cut, &records[..records.len() * 2 / 3]).expect("written");
+    let merged = folder.path().join("merged").display().to_string();
+    let output = isonorm(&["report", &cut.display().to_string(), "--out", &merged]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("cut off"), "{}", text(&output.stderr));
+    assert!(Path::new(&merged).join("report.html").exists());
+}
