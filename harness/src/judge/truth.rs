@@ -7,6 +7,7 @@ use isonorm_oracles::formula::{Graph, Op};
 use isonorm_oracles::interpret::Sizes;
 use isonorm_oracles::interpret::bound::{Arithmetic, OutputBound, bound};
 use isonorm_oracles::interpret::exact::{Values, exact};
+use isonorm_oracles::operators::Role;
 
 use super::Expected;
 
@@ -16,7 +17,8 @@ pub struct Truth {
     /// The formula.
     pub graph: Graph,
     values: Values,
-    direction: Direction,
+    /// By output: whether infinities meet in it in an order that kernels choose.
+    any_non_finite: Vec<bool>,
 }
 
 /// How far a kernel of some arithmetic can be from the truth.
@@ -33,7 +35,12 @@ impl Truth {
     pub fn of(problem: &Problem, inputs: &[&[f64]]) -> Truth {
         let graph = problem.graph();
         let values = exact(&graph, &problem.sizes(), inputs);
-        Truth { graph, values, direction: problem.direction }
+        // Sums of gradients meet infinities in every order, and so do running means; forward formulas give each element
+        // its class.
+        let backward = problem.direction == Direction::Backward;
+        let outputs = problem.outputs().into_iter();
+        let any_non_finite = outputs.map(|output| backward || output.role == Role::State).collect();
+        Truth { graph, values, any_non_finite }
     }
 
     /// The same for a slice of a larger problem: sums run over elements of other slices too, which counts for bounds.
@@ -83,8 +90,7 @@ impl Truth {
         output: usize,
     ) -> impl ExactSizeIterator<Item = Expected> + 'a {
         let bound = &tolerance.outputs[output];
-        // Sums of gradients meet infinities in every order; forward formulas give each element its class.
-        let any_non_finite = self.direction == Direction::Backward;
+        let any_non_finite = self.any_non_finite[output];
         self.output(output).iter().zip(&bound.errors).map(move |(&truth, &error)| Expected {
             truth,
             error,
