@@ -13,17 +13,18 @@ use super::stages::{Stage, Stages};
 use crate::judge::{Comparison, Expected, Truth};
 
 /// Elements of one slice: some tens of megabytes of exact values.
-const SLICE: usize = 1 << 18;
+pub(super) const SLICE: usize = 1 << 18;
 
 /// From how many elements on a case is large.
 pub(super) const LARGE: usize = 1 << 20;
 
-/// Compares the dense outputs of a large problem with the truth. `None` if the problem has no axis to cut it along.
+/// Compares the dense outputs of a large problem with the truth, `slice_elements` at a time. `None` if the problem has no axis to cut it along.
 pub(super) fn compare_large(
     problem: &Problem,
     inputs: &[Vec<f64>],
     outputs: &[Vec<f64>],
     arithmetic: Arithmetic,
+    slice_elements: usize,
     stages: &mut Stages,
 ) -> Option<(Comparison, u64)> {
     let axes = problem.operator.independent.iter();
@@ -31,7 +32,7 @@ pub(super) fn compare_large(
     let (specs, results) = (problem.inputs(), problem.outputs());
     let length = problem.size(axis);
     let elements: usize = specs.first().map_or(1, Tensor::len);
-    let step = (SLICE * length / elements.max(1)).clamp(1, length);
+    let step = (slice_elements * length / elements.max(1)).clamp(1, length);
 
     let mut comparison = Comparison::default();
     let mut summed: Vec<Vec<(Dd, f64)>> = results.iter().map(|result| vec![(Dd::ZERO, 0.0); result.len()]).collect();

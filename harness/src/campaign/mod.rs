@@ -5,6 +5,8 @@ mod large;
 mod range;
 mod relations;
 mod stages;
+#[cfg(test)]
+mod tests;
 mod trial;
 
 use std::collections::BTreeMap;

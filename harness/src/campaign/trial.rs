@@ -4,7 +4,7 @@ use isonorm_kernels::abi::KernelInfo;
 use isonorm_oracles::Problem;
 use isonorm_oracles::interpret::bound::Arithmetic;
 
-use super::large::{LARGE, compare_large};
+use super::large::{LARGE, SLICE, compare_large};
 use super::relations::{Transformed, transformations};
 use super::stages::{Stage, Stages};
 use crate::case::{Case, Materialised, dense, materialise};
@@ -128,7 +128,7 @@ impl Examiner {
         let outcome = self.run(&material.request);
         let Some(outputs) = trial.take(outcome, &material.request) else { return trial };
         let arithmetic = self.arithmetic(&case.problem);
-        match compare_large(&case.problem, &material.inputs, &outputs, arithmetic, &mut self.stages) {
+        match compare_large(&case.problem, &material.inputs, &outputs, arithmetic, SLICE, &mut self.stages) {
             Some((comparison, length)) => {
                 trial.length = length;
                 trial.add_elements(&comparison);
