@@ -141,7 +141,7 @@ fn values<E: Element, R: Real>(name: &str, tensor: &Tensor<'_>, axes: &[usize]) 
     if tensor.is_empty() {
         return Ok(Vec::new());
     }
-    let mut reader = input.reader();
+    let mut reader = input.reader(1);
     let source = reader.row(0);
     Ok((0..source.len()).map(|i| R::from_f64(source.get(i).to_f64())).collect())
 }
@@ -194,7 +194,7 @@ impl<'a> ParamOutput<'a> {
         let axes: Vec<usize> = (0..self.tensor.shape.len()).collect();
         let output = Output::<E>::new(self.name, &self.tensor, self.tensor.shape, self.tensor.strides, &[], &axes)?;
         if let Some(values) = values.filter(|values| !values.is_empty()) {
-            output.writer().put(values.iter().map(|&value| E::from_f64(value)));
+            output.writer(1).put(values.iter().map(|&value| E::from_f64(value)));
         }
         Ok(())
     }

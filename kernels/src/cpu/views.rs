@@ -4,6 +4,7 @@
 //! elements are dense is used where it lies; any other is gathered into a buffer, and scattered back after.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use crate::abi::{Refusal, Tensor};
 use crate::simd::{Element, Sink, Source};
@@ -76,24 +77,77 @@ impl<E: Element> View<E> {
         self.start.wrapping_add(offset)
     }
 
-    /// Calls `visit` for each run of a row along its last axis: the place in the row, the address of the first element,
-    /// how many there are, and the step between them.
-    fn for_each_run(&self, row: usize, mut visit: impl FnMut(usize, *mut E, usize, usize)) {
+    /// How many rows to take together, from `row` on and before `end`: more than one if neighbouring rows lie in the
+    /// same cache lines.
+    fn tile(&self, row: usize, end: usize) -> usize {
+        let Some(&(size, stride)) = self.outer.last() else { return 1 };
+        let near = CACHE_LINE / (stride * size_of::<E>()).max(1);
+        let fitting = TILE_BYTES / (self.width * size_of::<E>()).max(1);
+        let is_run = matches!(self.inner.last(), Some((_, 1)));
+        if is_run { 1 } else { (size - row % size).min(end - row).min(near).min(fitting).max(1) }
+    }
+
+    /// Elements from one row to the next in a buffer: an odd number of cache lines, so that the rows of a tile do not
+    /// compete for the same places of a cache.
+    fn pitch(&self) -> usize {
+        ((self.width * size_of::<E>()).div_ceil(CACHE_LINE) | 1) * CACHE_LINE / size_of::<E>()
+    }
+
+    /// Calls `visit` for each element of a tile of rows: its address, and its place in the buffer. In the order of
+    /// memory, so that a cache line is touched once.
+    #[inline(always)]
+    fn for_each(&self, row: usize, rows: usize, mut visit: impl FnMut(*mut E, usize)) {
         let start = self.row_start(row);
-        let Some((&(size, stride), above)) = self.inner.split_last() else {
-            return visit(0, start, 1, 1);
-        };
-        for first in (0..self.width).step_by(size) {
-            let mut offset = 0;
-            let mut rest = first / size;
+        let mut step = 1;
+        // Size, step in memory, step in the buffer.
+        let mut axes: Vec<[usize; 3]> = Vec::with_capacity(self.inner.len() + 3);
+        for &(size, stride) in self.inner.iter().rev() {
+            axes.push([size, stride, step]);
+            step *= size;
+        }
+        axes.push([rows, self.outer.last().map_or(0, |&(_, stride)| stride), self.pitch()]);
+        axes.retain(|&[size, ..]| size > 1);
+        axes.sort_by_key(|&[_, stride, _]| stride);
+        axes.resize(axes.len().max(2), [1, 0, 0]);
+        let ([near, far], above) = axes.split_first_chunk().unwrap_or((&[[1, 0, 0]; 2], &[]));
+        for block in 0..above.iter().map(|&[size, ..]| size).product() {
+            let (mut offset, mut place, mut rest) = (0, 0, block);
+            for &[size, stride, step] in above {
+                offset += rest % size * stride;
+                place += rest % size * step;
+                rest /= size;
+            }
+            for j in 0..far[0] {
+                let (offset, place) = (offset + j * far[1], place + j * far[2]);
+                for i in 0..near[0] {
+                    visit(start.wrapping_add(offset + i * near[1]), place + i * near[2]);
+                }
+            }
+        }
+    }
+
+    /// Calls `visit` for each dense run of one row, with its address, its place in the row and its length; answers
+    /// `false`, and does nothing, if the row's last axis is not dense.
+    fn for_each_run(&self, row: usize, mut visit: impl FnMut(*mut E, usize, usize)) -> bool {
+        let Some((&(size, 1), above)) = self.inner.split_last() else { return false };
+        let start = self.row_start(row);
+        for place in (0..self.width).step_by(size) {
+            let (mut offset, mut rest) = (0, place / size);
             for &(size, stride) in above.iter().rev() {
                 offset += rest % size * stride;
                 rest /= size;
             }
-            visit(first, start.wrapping_add(offset), size, stride);
+            visit(start.wrapping_add(offset), place, size);
         }
+        true
     }
 }
+
+/// Bytes that come from memory together.
+const CACHE_LINE: usize = 64;
+
+/// The most bytes of rows that are gathered together: they should stay in a cache.
+const TILE_BYTES: usize = 1 << 23;
 
 /// Drops axes of size 1 and joins neighbours that are steps of one longer axis.
 fn merged(axes: impl Iterator<Item = Axis>) -> Vec<Axis> {
@@ -148,9 +202,9 @@ impl<'a, E: Element> Input<'a, E> {
         self.view.is_dense().then(|| unsafe { Source::from_raw(self.view.row_start(row), self.view.width) })
     }
 
-    /// Reads rows, one at a time.
-    pub fn reader(&self) -> Reader<'_, E> {
-        Reader { view: &self.view, buffer: Vec::new() }
+    /// Reads rows before `end`.
+    pub fn reader(&self, end: usize) -> Reader<'_, E> {
+        Reader { view: &self.view, end, tile: 0..0, buffer: Vec::new() }
     }
 }
 
@@ -184,15 +238,18 @@ impl<'a, E: Element> Output<'a, E> {
         Ok(Output { view, _memory: PhantomData })
     }
 
-    /// Writes rows, one at a time.
-    pub fn writer(&self) -> Writer<'_, E> {
-        Writer { view: &self.view, buffer: Vec::new() }
+    /// Writes rows before `end`, one after the other.
+    pub fn writer(&self, end: usize) -> Writer<'_, E> {
+        Writer { view: &self.view, end, tile: 0..0, buffer: Vec::new() }
     }
 }
 
 /// Gives rows to read.
 pub struct Reader<'a, E> {
     view: &'a View<E>,
+    end: usize,
+    /// The rows in the buffer.
+    tile: Range<usize>,
     buffer: Vec<E>,
 }
 
@@ -204,79 +261,84 @@ impl<'a, E: Element> Reader<'a, E> {
             // SAFETY: `Call::from_raw` vouches for all that sizes and strides reach.
             return unsafe { Source::from_raw(self.view.row_start(row), self.view.width) };
         }
-        self.gather(row)
+        if !self.tile.contains(&row) {
+            self.gather(row);
+        }
+        Source::from(&self.buffer[(row - self.tile.start) * self.view.pitch()..][..self.view.width])
     }
 
     #[inline(never)]
-    fn gather(&mut self, row: usize) -> Source<'_, E> {
-        self.buffer.resize(self.view.width, E::default());
+    fn gather(&mut self, row: usize) {
+        let view = self.view;
+        let rows = view.tile(row, self.end);
+        self.tile = row..row + rows;
+        self.buffer.resize(rows * view.pitch(), E::default());
         let buffer = &mut self.buffer[..];
-        self.view.for_each_run(row, |at, first, count, step| {
-            let to = &mut buffer[at..at + count];
-            // SAFETY: as above; the buffer is memory of its own; an expanded element is read several times.
-            unsafe {
-                if step == 1 {
-                    first.copy_to_nonoverlapping(to.as_mut_ptr(), count);
-                } else {
-                    to.iter_mut().enumerate().for_each(|(i, to)| *to = first.add(i * step).read());
-                }
-            }
-        });
-        Source::from(&self.buffer[..])
+        // SAFETY: as above; the buffer is memory of its own.
+        let copy = |first: *mut E, place: usize, count| unsafe {
+            first.copy_to_nonoverlapping(buffer[place..place + count].as_mut_ptr(), count);
+        };
+        if rows > 1 || !view.for_each_run(row, copy) {
+            // SAFETY: as above; an expanded element is read several times.
+            view.for_each(row, rows, |element, place| buffer[place] = unsafe { element.read() });
+        }
     }
 }
 
 /// Takes rows to write.
 pub struct Writer<'a, E> {
     view: &'a View<E>,
+    end: usize,
+    /// The rows in the buffer.
+    tile: Range<usize>,
     buffer: Vec<E>,
 }
 
 impl<E: Element> Writer<'_, E> {
-    /// A row: what is written to it arrives with [`commit`](Self::commit).
+    /// A row: what is written to it arrives when it has been committed, and the rows gathered with it too.
     #[inline(always)]
     pub fn row(&mut self, row: usize) -> Sink<'_, E> {
+        let width = self.view.width;
         if self.view.is_dense() {
             // SAFETY: `Call::from_raw` vouches for all that sizes and strides reach; this thread owns the row.
-            return unsafe { Sink::from_raw(self.view.row_start(row), self.view.width) };
+            return unsafe { Sink::from_raw(self.view.row_start(row), width) };
         }
-        self.buffer.resize(self.view.width, E::default());
-        Sink::from(&mut self.buffer[..])
+        if !self.tile.contains(&row) {
+            self.tile = row..row + self.view.tile(row, self.end);
+            self.buffer.resize(self.tile.len() * self.view.pitch(), E::default());
+        }
+        Sink::from(&mut self.buffer[(row - self.tile.start) * self.view.pitch()..][..width])
     }
 
-    /// Puts a written row in its place.
+    /// Says that a row is complete.
     #[inline(always)]
     pub fn commit(&mut self, row: usize) {
-        if !self.view.is_dense() {
-            self.scatter(row);
+        if row + 1 == self.tile.end && !self.view.is_dense() {
+            self.scatter();
         }
     }
 
     #[inline(never)]
-    fn scatter(&mut self, row: usize) {
-        let buffer = &self.buffer[..];
-        self.view.for_each_run(row, |at, first, count, step| {
-            let from = &buffer[at..at + count];
-            // SAFETY: as for `row`; the buffer is memory of its own.
-            unsafe {
-                if step == 1 {
-                    first.copy_from_nonoverlapping(from.as_ptr(), count);
-                } else {
-                    from.iter().enumerate().for_each(|(i, &from)| first.add(i * step).write(from));
-                }
-            }
-        });
+    fn scatter(&mut self) {
+        let (view, buffer) = (self.view, &self.buffer[..]);
+        // SAFETY: as for `row`; the buffer is memory of its own.
+        let copy = |first: *mut E, place: usize, count| unsafe {
+            first.copy_from_nonoverlapping(buffer[place..place + count].as_ptr(), count);
+        };
+        if self.tile.len() > 1 || !view.for_each_run(self.tile.start, copy) {
+            // SAFETY: as for `row`.
+            view.for_each(self.tile.start, self.tile.len(), |element, place| unsafe { element.write(buffer[place]) });
+        }
     }
-}
 
-impl<E: Element> Writer<'_, E> {
     /// Writes the only row of a tensor.
     ///
     /// # Panics
     /// If there are fewer values than the row has elements.
     pub fn put(&mut self, values: impl Iterator<Item = E>) {
         self.buffer = values.collect();
+        self.tile = 0..1;
         assert_eq!(self.buffer.len(), self.view.width);
-        self.scatter(0);
+        self.scatter();
     }
 }

@@ -19,7 +19,7 @@
 //!
 //! **Source.** Ioffe, Szegedy: Batch Normalization, arXiv:1502.03167.
 
-use super::{Backward, Forward, Running, Sets, run, write_params};
+use super::{Backward, Division, Forward, Running, Sets, run, write_params};
 use crate::abi::{Call, Refusal};
 use crate::cpu::arguments::for_data_type;
 use crate::simd::Element;
@@ -41,7 +41,7 @@ pub fn backward(call: &Call<'_>) -> Result<(), Refusal> {
 }
 
 fn forward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
-    let sets = Sets::new::<D>(call, |_| Ok(None))?;
+    let sets = Sets::new::<D>(call, |_| Division::Batch)?;
     let count = sets.batch * sets.spatial;
     let running = Running::new::<D>(call, sets.channels as i64, count)?;
     let factor = match &running {
@@ -56,7 +56,7 @@ fn forward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
 }
 
 fn backward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
-    let sets = Sets::new::<D>(call, |_| Ok(None))?;
+    let sets = Sets::new::<D>(call, |_| Division::Batch)?;
     let params = sets.param_outputs()?;
     let inputs = [sets.input::<D>("dy")?, sets.input("x")?];
     let record = run(&sets, &inputs, &[sets.output("dx")?], &Backward(&sets.parameters));

@@ -14,8 +14,8 @@
 
 use std::ops::Range;
 
-use super::{Parameters, SetKernel, Sets, run, write_params};
-use crate::abi::{Call, Refusal};
+use super::{Division, Parameters, SetKernel, Sets, run, write_params};
+use crate::abi::{Call, Refusal, Tensor};
 use crate::cpu::arguments::{for_data_type, running};
 use crate::simd::{Element, Isa, Lanes, Real, Sink, Source, map, sum};
 
@@ -35,7 +35,7 @@ pub fn backward(call: &Call<'_>) -> Result<(), Refusal> {
     for_data_type!(call, backward_typed)
 }
 
-/// The statistics, per channel. A set is a channel of one sample: it is dense in the usual layout.
+/// The statistics, per channel.
 struct Inference<'a, R> {
     parameters: &'a Parameters<'a, R>,
     mean: Vec<R>,
@@ -55,17 +55,27 @@ impl<'a, R: Real> Inference<'a, R> {
     }
 }
 
-fn sets<'a, D: Element>(call: &'a Call<'a>) -> Result<Sets<'a, D::Real>, Refusal> {
-    Sets::new::<D>(call, |channels| Ok(Some(channels.max(1))))
+/// A set is a channel of one sample, which is dense in the usual layout; `by_place`, all channels of one place of one
+/// sample, which are dense in the other.
+fn sets<'a, D: Element>(call: &'a Call<'a>, by_place: bool) -> Result<Sets<'a, D::Real>, Refusal> {
+    Sets::new::<D>(call, |channels| if by_place { Division::Places } else { Division::Groups(channels.max(1)) })
+}
+
+/// Whether the channels of one place are neighbours in memory.
+fn has_neighbouring_channels(tensor: &Tensor<'_>) -> bool {
+    tensor.strides.get(1) == Some(&1)
 }
 
 fn forward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
-    let sets = sets::<D>(call)?;
+    let (x, y) = (call.required_input("x")?, call.required_output("y")?);
+    let sets = sets::<D>(call, has_neighbouring_channels(&x) && has_neighbouring_channels(&y))?;
     run(&sets, &[sets.input::<D>("x")?], &[sets.output("y")?], &Inference::new::<D>(call, &sets)?);
     Ok(())
 }
 
 impl<D: Element> SetKernel<D, 1, 1> for Inference<'_, D::Real> {
+    const RECORDS: bool = false;
+
     #[inline(always)]
     fn set<S: Isa>(
         &self,
@@ -76,6 +86,11 @@ impl<D: Element> SetKernel<D, 1, 1> for Inference<'_, D::Real> {
         [y]: [Sink<'_, D>; 1],
         _: &mut [[f64; 2]],
     ) {
+        if channels.len() > 1 {
+            let (mean, rstd) = (Source::from(&self.mean[..]), Source::from(&self.rstd[..]));
+            let from = (x, mean, rstd, self.parameters.weight.source(), self.parameters.bias.source());
+            return map(simd, from, y, |(x, mean, rstd, weight, bias)| ((x - mean) * rstd).mul_add(weight, bias));
+        }
         let channel = channels.start;
         let [mean, rstd] = [self.mean[channel], self.rstd[channel]].map(|value| Lanes::splat(simd, value));
         let (weight, bias) = (self.parameters.weight(simd, channel), self.parameters.bias(simd, channel));
@@ -84,7 +99,7 @@ impl<D: Element> SetKernel<D, 1, 1> for Inference<'_, D::Real> {
 }
 
 fn backward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
-    let sets = sets::<D>(call)?;
+    let sets = sets::<D>(call, false)?;
     let params = sets.param_outputs()?;
     let inputs = [sets.input::<D>("dy")?, sets.input("x")?];
     let record = run(&sets, &inputs, &[sets.output("dx")?], &Inference::new::<D>(call, &sets)?);

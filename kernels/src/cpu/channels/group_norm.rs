@@ -13,7 +13,7 @@
 //!
 //! **Source.** Wu, He: Group Normalization, arXiv:1803.08494.
 
-use super::{Backward, Forward, Sets, run, write_params};
+use super::{Backward, Division, Forward, Sets, run, write_params};
 use crate::abi::{Call, Refusal};
 use crate::cpu::arguments::for_data_type;
 use crate::simd::Element;
@@ -37,7 +37,7 @@ pub fn backward(call: &Call<'_>) -> Result<(), Refusal> {
 fn sets<'a, D: Element>(call: &'a Call<'a>) -> Result<Sets<'a, D::Real>, Refusal> {
     let groups = call.integer("num_groups")?;
     let groups = usize::try_from(groups).map_err(|_| Refusal::Failed(format!("num_groups is {groups}")))?;
-    Sets::new::<D>(call, |_| Ok(Some(groups)))
+    Sets::new::<D>(call, |_| Division::Groups(groups))
 }
 
 fn forward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {

@@ -17,7 +17,7 @@
 //!
 //! **Source.** Ulyanov, Vedaldi, Lempitsky: Instance Normalization, arXiv:1607.08022.
 
-use super::{Backward, Forward, Running, Sets, run, write_params};
+use super::{Backward, Division, Forward, Running, Sets, run, write_params};
 use crate::abi::{Call, Refusal};
 use crate::cpu::arguments::for_data_type;
 use crate::simd::Element;
@@ -40,7 +40,7 @@ pub fn backward(call: &Call<'_>) -> Result<(), Refusal> {
 
 /// Groups of one channel. Without channels there is nothing to divide.
 fn sets<'a, D: Element>(call: &'a Call<'a>) -> Result<Sets<'a, D::Real>, Refusal> {
-    Sets::new::<D>(call, |channels| Ok(Some(channels.max(1))))
+    Sets::new::<D>(call, |channels| Division::Groups(channels.max(1)))
 }
 
 fn forward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {

@@ -41,6 +41,17 @@ impl<R: Real> Parameters<'_, R> {
     }
 }
 
+/// How elements are divided into sets.
+#[derive(Clone, Copy)]
+pub enum Division {
+    /// A set is a channel of the whole batch: one chunk.
+    Batch,
+    /// A set is one of this many groups of channels of one sample: a chunk per channel.
+    Groups(usize),
+    /// A set is all channels of one place of one sample: a chunk per channel, of one element. For maps only.
+    Places,
+}
+
 /// The sets of a call, and the parameters.
 pub struct Sets<'a, R> {
     call: &'a Call<'a>,
@@ -53,26 +64,25 @@ pub struct Sets<'a, R> {
     pub channels: usize,
     /// Elements of one channel of one sample.
     pub spatial: usize,
-    /// Groups of channels per sample, or `None` if a set is a channel of the whole batch.
-    groups: Option<usize>,
+    division: Division,
 }
 
 impl<'a, R: Real> Sets<'a, R> {
     /// The sets of `x`.
     ///
     /// # Errors
-    /// If `x`, `eps` or a parameter is not as it should be; if channels cannot be divided into `groups`.
+    /// If `x`, `eps` or a parameter is not as it should be; if channels cannot be divided into groups.
     pub fn new<D: Element<Real = R>>(
         call: &'a Call<'a>,
-        groups: impl FnOnce(usize) -> Result<Option<usize>, Refusal>,
+        division: impl FnOnce(usize) -> Division,
     ) -> Result<Self, Refusal> {
         let x = call.required_input("x")?;
         let sizes = sizes("x", &x)?;
         let &[batch, channels, ref spatial @ ..] = &sizes[..] else {
             return Err(Refusal::Failed(format!("`x` has {} axes; it needs a batch and channels", sizes.len())));
         };
-        let groups = groups(channels)?;
-        if let Some(groups) = groups
+        let division = division(channels);
+        if let Division::Groups(groups) = division
             && (groups == 0 || channels % groups != 0)
         {
             return Err(Refusal::Failed(format!("{channels} channels cannot be divided into {groups} groups")));
@@ -90,23 +100,16 @@ impl<'a, R: Real> Sets<'a, R> {
             batch,
             channels,
             spatial: spatial.iter().product(),
-            groups,
+            division,
         })
     }
 
     /// Number of sets, of chunks in each, and of elements in each chunk.
     fn extents(&self) -> [usize; 3] {
-        match self.groups {
-            Some(groups) => [self.batch * groups, self.channels / groups, self.spatial],
-            None => [self.channels, 1, self.batch * self.spatial],
-        }
-    }
-
-    /// The channel of the first chunk of a set.
-    fn first_channel(&self, set: usize) -> usize {
-        match self.groups {
-            Some(groups) => set % groups * (self.channels / groups),
-            None => set,
+        match self.division {
+            Division::Batch => [self.channels, 1, self.batch * self.spatial],
+            Division::Groups(groups) => [self.batch * groups, self.channels / groups, self.spatial],
+            Division::Places => [self.batch * self.spatial, self.channels, 1],
         }
     }
 
@@ -137,15 +140,17 @@ impl<'a, R: Real> Sets<'a, R> {
         expect_sizes(name, &tensor, self.shape)?;
         // Channels become two axes: groups, and channels of a group.
         let split = |axes: &[i64], outer: i64, inner: i64| [&axes[..1], &[outer, inner], &axes[2..]].concat();
-        let groups = self.groups.unwrap_or(self.channels).max(1) as i64;
+        let groups = if let Division::Groups(groups) = self.division { groups as i64 } else { 1 };
         let members = self.shape[1] / groups;
         let shape = split(tensor.shape, groups, members);
         let strides = split(tensor.strides, tensor.strides[1].saturating_mul(members), tensor.strides[1]);
-        let axes: Vec<usize> = (2..shape.len()).collect();
-        match self.groups {
-            Some(_) => make(name, &tensor, &shape, &strides, &[0, 1], &axes),
-            None => make(name, &tensor, &shape, &strides, &[1], &[&[0], &axes[..]].concat()),
-        }
+        let space: Vec<usize> = (3..shape.len()).collect();
+        let (outer, inner) = match self.division {
+            Division::Batch => (vec![2], [&[0], &space[..]].concat()),
+            Division::Groups(_) => (vec![0, 1], [&[2], &space[..]].concat()),
+            Division::Places => ([&[0], &space[..]].concat(), vec![2]),
+        };
+        make(name, &tensor, &shape, &strides, &outer, &inner)
     }
 
     /// The gradients of weight and bias that are asked for.
@@ -160,6 +165,9 @@ impl<'a, R: Real> Sets<'a, R> {
 
 /// What an operator does with one set.
 pub trait SetKernel<D: Element, const N: usize, const M: usize>: Sync {
+    /// Whether it records anything.
+    const RECORDS: bool = true;
+
     /// Computes the outputs of a set, at least one element long. `room` is for the slow path; `channels` are those of the
     /// chunks; `record` keeps two numbers per chunk.
     fn set<S: Isa>(
@@ -185,16 +193,16 @@ where
     K: SetKernel<D, N, M>,
 {
     let [count, chunks, size] = sets.extents();
-    let mut record = vec![[0.0; 2]; count * chunks];
+    let recorded = if K::RECORDS { chunks } else { 0 };
+    let mut record = vec![[0.0; 2]; count * recorded];
     if size > 0 && chunks > 0 {
-        let firsts: Vec<usize> = (0..count).map(|set| sets.first_channel(set)).collect();
         let set = InstructionSet::current();
         let mut rest = &mut record[..];
         let mut parts = Vec::new();
         for range in parallel::divide(sets.call.threads(), count, chunks * size) {
-            let (record, after) = rest.split_at_mut(range.len() * chunks);
+            let (record, after) = rest.split_at_mut(range.len() * recorded);
             rest = after;
-            parts.push(Part { inputs, outputs, kernel, firsts: &firsts, sets: range, chunks, record });
+            parts.push(Part { inputs, outputs, kernel, channels: sets.channels, sets: range, chunks, record });
         }
         parallel::each(parts, |part| simd::run(set, part));
     }
@@ -206,7 +214,7 @@ struct Part<'a, D, K, const N: usize, const M: usize> {
     inputs: &'a [Input<'a, D>; N],
     outputs: &'a [Output<'a, D>; M],
     kernel: &'a K,
-    firsts: &'a [usize],
+    channels: usize,
     sets: std::ops::Range<usize>,
     chunks: usize,
     record: &'a mut [[f64; 2]],
@@ -216,10 +224,14 @@ impl<D: Element, K: SetKernel<D, N, M>, const N: usize, const M: usize> Task for
     #[inline(always)]
     fn run<S: Isa>(self, simd: S) {
         let mut room = Vec::new();
-        let mut readers = self.inputs.each_ref().map(Input::reader);
-        let mut writers = self.outputs.each_ref().map(Output::writer);
-        for (set, record) in self.sets.zip(self.record.chunks_exact_mut(self.chunks)) {
-            let channels = self.firsts[set]..self.firsts[set] + self.chunks;
+        let mut readers = self.inputs.each_ref().map(|input| input.reader(self.sets.end));
+        let mut writers = self.outputs.each_ref().map(|output| output.writer(self.sets.end));
+        let mut records = self.record.chunks_exact_mut(self.chunks);
+        for set in self.sets {
+            let record = records.next().unwrap_or_default();
+            // Chunks follow one another channel by channel, over and over.
+            let first = set * self.chunks % self.channels;
+            let channels = first..first + self.chunks;
             let inputs = readers.each_mut().map(|reader| reader.row(set));
             let outputs = writers.each_mut().map(|writer| writer.row(set));
             self.kernel.set(simd, &mut room, channels, inputs, outputs, record);

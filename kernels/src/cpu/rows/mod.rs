@@ -20,8 +20,11 @@ use crate::simd::{self, Element, InstructionSet, Isa, Lanes, Real, Sink, Source,
 
 pub use gradient::Gradient;
 
-/// Rows that add up their share of a parameter's gradient in the working precision, before `f64`.
+/// The most rows that add up their share of a parameter's gradient in the working precision, before `f64`.
 const MAX_BLOCK: usize = 64;
+
+/// Elements of such a block: enough to be worth a row of sums, few enough for the threads to share the blocks.
+const BLOCK_ELEMENTS: usize = 1 << 17;
 
 /// The rows of a call.
 pub struct Rows<'a> {
@@ -214,7 +217,7 @@ where
     let (count, width) = (rows.count, rows.width);
     let any = params.iter().any(Option::is_some);
     let wanted = [any, any && K::HAS_BIAS];
-    let block = count.div_ceil(8).clamp(1, MAX_BLOCK);
+    let block = (BLOCK_ELEMENTS / width.max(1)).clamp(8, MAX_BLOCK);
     let blocks = if width == 0 { 0 } else { count.div_ceil(block) };
     let mut partial = wanted.map(|wanted| vec![D::Real::default(); if wanted { blocks * width } else { 0 }]);
     let set = InstructionSet::current();
@@ -265,8 +268,8 @@ impl<D: Element, K: RowKernel<D, N, M>, const N: usize, const M: usize> Task for
     #[inline(always)]
     fn run<S: Isa>(self, simd: S) {
         let mut room = Room::default();
-        let mut readers = self.job.inputs.each_ref().map(Input::reader);
-        let mut writers = self.job.outputs.each_ref().map(Output::writer);
+        let mut readers = self.job.inputs.each_ref().map(|input| input.reader(self.rows.end));
+        let mut writers = self.job.outputs.each_ref().map(|output| output.writer(self.rows.end));
         let first = self.rows.start;
         for row in self.rows {
             let at = (row - first) / self.block * self.width;
