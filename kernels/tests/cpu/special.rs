@@ -189,6 +189,7 @@ fn empty_tensors() {
         ("group_norm", &[0, 3, 4]),
         ("instance_norm", &[0, 3, 4]),
         ("instance_norm", &[2, 0, 4]),
+        ("group_norm", &[2, 0, 4]),
     ] {
         let operator = operator(name, shape, 1e-5);
         let params = operator.params();
@@ -246,6 +247,27 @@ fn running_statistics_follow_ieee() {
     let output = call(&operator, Direction::Forward, &inputs, &names, Setting::plain(Dtype::F32)).unwrap();
     assert_eq!(output["new_running_mean"], [f64::INFINITY, 0.625]);
     assert!(output["new_running_var"][0].is_nan());
+}
+
+/// What lies behind the first k elements takes no part in the statistic.
+#[test]
+fn a_nan_behind_the_measured_elements_stays_in_its_place() {
+    on_each_instruction_set(|| {
+        let operator = Operator { count: 3, ..operator("partial_rms_norm", &[1, 20], 1e-5) };
+        let mut x = vec![1.0; 20];
+        x[10] = f64::NAN;
+        let y = forward(&operator, &x, Dtype::F32);
+        assert!(y.iter().enumerate().all(|(i, y)| y.is_nan() == (i == 10)), "{y:?}");
+        // The first elements' dx depends on the sum of dy * x, which is NaN; that of the others on no x of theirs.
+        let inputs = Tensors::from([("x", x), ("dy", vec![0.5; 20]), ("weight", vec![1.0; 20])]);
+        for names in [&["dx"][..], &["dx", "dweight"]] {
+            let got = call(&operator, Direction::Backward, &inputs, names, Setting::plain(Dtype::F32)).unwrap();
+            assert!(got["dx"].iter().enumerate().all(|(i, dx)| dx.is_nan() == (i < 3)), "{got:?}");
+            if let Some(dweight) = got.get("dweight") {
+                assert!(dweight.iter().enumerate().all(|(i, dw)| dw.is_nan() == (i == 10)), "{got:?}");
+            }
+        }
+    });
 }
 
 /// A layer norm call with one thing changed.

@@ -58,7 +58,7 @@ impl<'a, R: Real> Inference<'a, R> {
 /// A set is a channel of one sample, which is dense in the usual layout; `by_place`, all channels of one place of one
 /// sample, which are dense in the other.
 fn sets<'a, D: Element>(call: &'a Call<'a>, by_place: bool) -> Result<Sets<'a, D::Real>, Refusal> {
-    Sets::new::<D>(call, |channels| if by_place { Division::Places } else { Division::Groups(channels.max(1)) })
+    Sets::new::<D>(call, |channels| if by_place { Division::Places } else { Division::Groups(channels) })
 }
 
 /// Whether the channels of one place are neighbours in memory.

@@ -38,9 +38,9 @@ pub fn backward(call: &Call<'_>) -> Result<(), Refusal> {
     for_data_type!(call, backward_typed)
 }
 
-/// Groups of one channel. Without channels there is nothing to divide.
+/// Groups of one channel.
 fn sets<'a, D: Element>(call: &'a Call<'a>) -> Result<Sets<'a, D::Real>, Refusal> {
-    Sets::new::<D>(call, |channels| Division::Groups(channels.max(1)))
+    Sets::new::<D>(call, Division::Groups)
 }
 
 fn forward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {

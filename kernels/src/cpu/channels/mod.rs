@@ -81,12 +81,14 @@ impl<'a, R: Real> Sets<'a, R> {
         let &[batch, channels, ref spatial @ ..] = &sizes[..] else {
             return Err(Refusal::Failed(format!("`x` has {} axes; it needs a batch and channels", sizes.len())));
         };
-        let division = division(channels);
-        if let Division::Groups(groups) = division
-            && (groups == 0 || channels % groups != 0)
-        {
-            return Err(Refusal::Failed(format!("{channels} channels cannot be divided into {groups} groups")));
-        }
+        let division = match division(channels) {
+            // Without channels there is nothing to divide.
+            Division::Groups(_) if channels == 0 => Division::Groups(1),
+            Division::Groups(groups) if groups == 0 || channels % groups != 0 => {
+                return Err(Refusal::Failed(format!("{channels} channels cannot be divided into {groups} groups")));
+            }
+            division => division,
+        };
         let per_channel = &x.shape[1..2];
         Ok(Sets {
             call,

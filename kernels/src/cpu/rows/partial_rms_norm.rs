@@ -18,7 +18,7 @@ use super::{Gradient, Job, Normalization, Room, RowKernel, Rows, Sums, run, weig
 use crate::abi::{Call, Refusal};
 use crate::cpu::arguments::for_data_type;
 use crate::cpu::moments::{Attempt, Scaling, attempt, squares};
-use crate::simd::{Discard, Element, Isa, Lanes, Real, Sink, Source, Splat};
+use crate::simd::{Discard, Element, Isa, Lanes, Real, Sink, Slot, Source, Splat, map};
 
 /// `x`, `weight`? -> `y`
 ///
@@ -140,21 +140,25 @@ impl<R: Real, D: Element<Real = R>> Attempt<R> for Backward<'_, D> {
         }
         let rstd = 1.0 / (mean + scaling.eps).sqrt();
         let b = R::from_f64(projection(simd, (self.dy, x, self.weight), R::from_f64(rstd)) / k as f64);
-        let rest =
-            Gradient { rstd: R::from_f64(rstd), scale: R::from_f64(rstd * scaling.scale), ..Gradient::default() };
-        let (dy, x, weight, dx) =
-            (self.dy.split_at(k), x.split_at(k), self.weight.split_at(k), self.dx.reborrow().split_at(k));
-        let halves = [
-            ((dy.0, x.0, weight.0), dx.0, Gradient { b, ..rest }, 0..k),
-            ((dy.1, x.1, weight.1), dx.1, rest, k..self.weight.len()),
-        ];
-        for (from, dx, gradient, range) in halves {
-            let more = Splat(R::from_f64(-0.0));
-            match &mut self.sums {
-                Some(sums) => {
-                    gradient.apply(simd, from, more, dx, (&mut sums.weight[range], Discard), |x_hat| x_hat);
-                }
-                None => gradient.apply(simd, from, more, dx, (Discard, Discard), |x_hat| x_hat),
+        let gradient =
+            Gradient { rstd: R::from_f64(rstd), b, scale: R::from_f64(rstd * scaling.scale), ..Gradient::default() };
+        let ((dy, dy_rest), (x, x_rest)) = (self.dy.split_at(k), x.split_at(k));
+        let ((weight, weight_rest), (dx, dx_rest)) = (self.weight.split_at(k), self.dx.reborrow().split_at(k));
+        let more = Splat(R::from_f64(-0.0));
+        // Behind the first k elements dx does not depend on x: a NaN or an infinity there must not reach it.
+        let (rstd, scale) = (Lanes::splat(simd, gradient.rstd), Lanes::splat(simd, gradient.scale));
+        match &mut self.sums {
+            Some(sums) => {
+                let (first, rest) = sums.weight.split_at_mut(k);
+                gradient.apply(simd, (dy, x, weight), more, dx, (first, Discard), |x_hat| x_hat);
+                let (sum, to) = <&mut [R] as Slot<S, R>>::ends(rest);
+                map(simd, (dy_rest, x_rest, weight_rest, sum), (dx_rest, to), |(dy, x, w, sum)| {
+                    ((dy * w) * scale, dy.mul_add(x * rstd, sum))
+                });
+            }
+            None => {
+                gradient.apply(simd, (dy, x, weight), more, dx, (Discard, Discard), |x_hat| x_hat);
+                map(simd, (dy_rest, weight_rest), dx_rest, |(dy, w)| (dy * w) * scale);
             }
         }
         true
