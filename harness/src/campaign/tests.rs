@@ -144,7 +144,7 @@ fn slices_together_judge_as_the_whole_does() {
         let Outcome::Answered(answer) = runner.run(&request) else { panic!("an answer") };
         let outputs = request.outputs.iter().zip(&answer.outputs);
         let mut outputs: Vec<Vec<f64>> = outputs.map(|(spec, memory)| crate::case::dense(spec, memory)).collect();
-        let mut judge = |outputs: &[Vec<f64>]| {
+        let judge = |outputs: &[Vec<f64>]| {
             let whole = compare(&truth, &tolerance, outputs);
             let (slices, length) =
                 compare_large(&problem, &material.inputs, outputs, arithmetic, 64, &mut Stages::default())
