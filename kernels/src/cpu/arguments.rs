@@ -169,7 +169,7 @@ impl<'a> ParamOutput<'a> {
         expect_sizes(name, &tensor, sizes)?;
         let output = ParamOutput { name, tensor };
         // A refusal must come before anything is written.
-        output.write_if(None)?;
+        output.write_if(None::<std::iter::Empty<f64>>)?;
         Ok(Some(output))
     }
 
@@ -177,11 +177,11 @@ impl<'a> ParamOutput<'a> {
     ///
     /// # Errors
     /// None that [`find`](Self::find) did not find.
-    pub fn write(&self, values: &[f64]) -> Result<(), Refusal> {
+    pub fn write(&self, values: impl ExactSizeIterator<Item = f64>) -> Result<(), Refusal> {
         self.write_if(Some(values))
     }
 
-    fn write_if(&self, values: Option<&[f64]>) -> Result<(), Refusal> {
+    fn write_if(&self, values: Option<impl ExactSizeIterator<Item = f64>>) -> Result<(), Refusal> {
         match self.tensor.dtype {
             Dtype::F32 => self.write_as::<f32>(values),
             Dtype::F64 => self.write_as::<f64>(values),
@@ -190,11 +190,11 @@ impl<'a> ParamOutput<'a> {
         }
     }
 
-    fn write_as<E: Element>(&self, values: Option<&[f64]>) -> Result<(), Refusal> {
-        let axes: Vec<usize> = (0..self.tensor.shape.len()).collect();
-        let output = Output::<E>::new(self.name, &self.tensor, self.tensor.shape, self.tensor.strides, &[], &axes)?;
-        if let Some(values) = values.filter(|values| !values.is_empty()) {
-            output.writer(1).put(values.iter().map(|&value| E::from_f64(value)));
+    fn write_as<E: Element>(&self, values: Option<impl ExactSizeIterator<Item = f64>>) -> Result<(), Refusal> {
+        let (tensor, axes) = (&self.tensor, (0..self.tensor.shape.len()).collect::<Vec<usize>>());
+        let output = Output::<E>::new(self.name, tensor, tensor.shape, tensor.strides, &[], &axes)?;
+        if let Some(values) = values.filter(|values| values.len() > 0) {
+            output.writer(1).put(values.map(E::from_f64));
         }
         Ok(())
     }

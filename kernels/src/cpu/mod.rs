@@ -82,6 +82,8 @@ fn builtin_kernel(operator: &str, direction: Direction, layouts: Layouts, run: R
             dtypes: Dtype::ALL.into_iter().map(DtypeSet::uniform).chain(mixed).collect(),
             layouts,
             precision: None,
+            // `simd::sum`: 32 terms in a lane, a tree of at most 64 lanes, the blocks of at least 256 elements in sequence.
+            // Gradients of parameters: at most 64 rows, then blocks of 64 such parts, then those in sequence.
             reduction: Reduction::Blocked(64),
             rsqrt: Rsqrt::Exact,
             thread_safe: true,

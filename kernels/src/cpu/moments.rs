@@ -71,6 +71,35 @@ fn finite_or_zero<R: Real>(value: R) -> R {
     if value.to_f64().is_finite() { value } else { R::default() }
 }
 
+/// A total of many parts, in blocks: few roundings for each part, whatever their number.
+#[derive(Clone, Copy, Default)]
+pub struct Total {
+    done: f64,
+    block: f64,
+    parts: usize,
+}
+
+impl Total {
+    const BLOCK: usize = 64;
+
+    /// Adds a part.
+    #[inline(always)]
+    pub fn add(&mut self, part: f64) {
+        self.block += part;
+        self.parts += 1;
+        if self.parts.is_multiple_of(Self::BLOCK) {
+            self.done += self.block;
+            self.block = 0.0;
+        }
+    }
+
+    /// The total so far.
+    #[inline(always)]
+    pub fn get(self) -> f64 {
+        self.done + self.block
+    }
+}
+
 /// The sum of squares.
 #[inline(always)]
 pub fn squares<S: Isa, E: Element>(simd: S, x: Source<'_, E>) -> f64 {

@@ -36,7 +36,8 @@ pub fn backward(call: &Call<'_>) -> Result<(), Refusal> {
 
 fn sets<'a, D: Element>(call: &'a Call<'a>) -> Result<Sets<'a, D::Real>, Refusal> {
     let groups = call.integer("num_groups")?;
-    let groups = usize::try_from(groups).map_err(|_| Refusal::Failed(format!("num_groups is {groups}")))?;
+    let positive = usize::try_from(groups).ok().filter(|&groups| groups > 0);
+    let groups = positive.ok_or_else(|| Refusal::Failed(format!("num_groups is {groups}; it must be at least 1")))?;
     Sets::new::<D>(call, |_| Division::Groups(groups))
 }
 

@@ -20,6 +20,7 @@
 use super::{Backward, Division, Forward, Running, Sets, run, write_params};
 use crate::abi::{Call, Refusal};
 use crate::cpu::arguments::for_data_type;
+use crate::cpu::moments::Total;
 use crate::simd::Element;
 
 /// `x`, `weight`?, `bias`?, `running_mean`?, `running_var`? -> `y`, `new_running_mean`?, `new_running_var`?
@@ -52,9 +53,13 @@ fn forward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
     let n = count as f64;
     let mean_over_samples = |channel: usize| {
         let samples = record.iter().skip(channel).step_by(sets.channels);
-        let sums = samples.fold([0.0; 2], |sums, [mean, variance]| [sums[0] + mean, sums[1] + variance]);
-        let samples = sets.batch as f64;
-        [sums[0] / samples, sums[1] / samples * (n / (n - 1.0))]
+        let mut totals = [Total::default(); 2];
+        samples.for_each(|[mean, variance]| {
+            totals[0].add(*mean);
+            totals[1].add(*variance);
+        });
+        let [mean, variance] = totals.map(|total| total.get() / sets.batch as f64);
+        [mean, variance * (n / (n - 1.0))]
     };
     running.map_or(Ok(()), |running| running.update(momentum, (count > 0).then_some(mean_over_samples)))
 }

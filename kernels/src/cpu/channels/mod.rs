@@ -14,7 +14,7 @@ pub mod instance_norm;
 mod running;
 
 use super::arguments::{Param, ParamOutput, eps, expect_sizes, param, sizes};
-use super::moments::{Attempt, Moments, Scaling, attempt};
+use super::moments::{Attempt, Moments, Scaling, Total, attempt};
 use super::parallel;
 use super::views::{Input, Output};
 use crate::abi::{Call, Refusal, Tensor};
@@ -253,11 +253,11 @@ pub fn write_params<R: Real>(
 ) -> Result<(), Refusal> {
     for (which, output) in params.iter().enumerate() {
         let Some(output) = output else { continue };
-        let mut total = vec![0.0; sets.channels];
+        let mut totals = vec![Total::default(); sets.channels];
         for sample in record.chunks_exact(sets.channels.max(1)) {
-            total.iter_mut().zip(sample).for_each(|(total, parts)| *total += parts[which]);
+            totals.iter_mut().zip(sample).for_each(|(total, parts)| total.add(parts[which]));
         }
-        output.write(&total)?;
+        output.write(totals.into_iter().map(Total::get))?;
     }
     Ok(())
 }
@@ -346,7 +346,7 @@ impl<R: Real, D: Element<Real = R>> Attempt<R> for BackwardSet<'_, D> {
         let n = x.len() as f64;
         let size = x.len() / self.channels.len();
         let x_hat = moments.normalized(simd);
-        let (mut a, mut b) = (0.0, 0.0);
+        let (mut a, mut b) = (Total::default(), Total::default());
         let (mut x_left, mut dy_left) = (x, self.dy);
         for (channel, record) in self.channels.clone().zip(self.record.iter_mut()) {
             let (x_chunk, x_rest) = x_left.split_at(size);
@@ -354,12 +354,12 @@ impl<R: Real, D: Element<Real = R>> Attempt<R> for BackwardSet<'_, D> {
             let [dbias, dweight] = sum(simd, (dy_chunk, x_chunk), |(dy, x), [a, b]| [a + dy, dy.mul_add(x_hat(x), b)]);
             *record = [dweight, dbias];
             let weight = self.parameters.weight.source().get(channel).to_f64();
-            a += weight * dbias;
-            b += weight * dweight;
+            a.add(weight * dbias);
+            b.add(weight * dweight);
             (x_left, dy_left) = (x_rest, dy_rest);
         }
         let splat = |value| Lanes::splat(simd, R::from_f64(value));
-        let (a, b, scale) = (splat(a / n), splat(b / n), splat(moments.rstd.to_f64() * scaling.scale));
+        let (a, b, scale) = (splat(a.get() / n), splat(b.get() / n), splat(moments.rstd.to_f64() * scaling.scale));
         let (mut x, mut dy, mut dx) = (x, self.dy, self.dx.reborrow());
         for channel in self.channels.clone() {
             let ((x_chunk, x_rest), (dy_chunk, dy_rest)) = (x.split_at(size), dy.split_at(size));

@@ -47,7 +47,7 @@ impl<'a> Running<'a> {
                 Some(new) => (1.0 - factor) * old + factor * new(channel)[which],
                 None => old,
             };
-            output.write(&self.old[which].iter().enumerate().map(mix).collect::<Vec<f64>>())?;
+            output.write(self.old[which].iter().enumerate().map(mix))?;
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ pub mod partial_rms_norm;
 pub mod rms_norm;
 
 use super::arguments::{Param, ParamOutput, eps, expect_sizes, param, sizes};
+use super::moments::Total;
 use super::parallel;
 use super::views::{Input, Output};
 use crate::abi::{Call, Refusal};
@@ -242,13 +243,11 @@ where
     parallel::each(parts, |part| simd::run(set, part));
     for (output, partial) in params.iter().zip(&partial) {
         let Some(output) = output else { continue };
-        let mut total = vec![0.0; width];
+        let mut totals = vec![Total::default(); width];
         for block in partial.chunks_exact(width.max(1)) {
-            for (total, &share) in total.iter_mut().zip(block) {
-                *total += share.to_f64();
-            }
+            totals.iter_mut().zip(block).for_each(|(total, share)| total.add(share.to_f64()));
         }
-        output.write(&total)?;
+        output.write(totals.into_iter().map(Total::get))?;
     }
     Ok(())
 }
