@@ -236,6 +236,21 @@ fn empty_tensors() {
 }
 
 #[test]
+fn channels_must_divide_into_groups() {
+    let run = |channels: usize, groups| {
+        let operator = Operator { count: groups, ..operator("group_norm", &[2, channels, 3], 1e-5) };
+        let inputs = Tensors::from([("x", vec![1.0; operator.len()])]);
+        call(&operator, Direction::Forward, &inputs, &["y"], Setting::plain(Dtype::F32))
+    };
+    assert!(run(6, 3).is_ok());
+    assert!(run(0, 0).is_ok());
+    for groups in [0, 4, 7] {
+        let message = run(6, groups).unwrap_err().to_string();
+        assert!(message.contains(&format!("6 channels cannot be divided into {groups}")), "{message}");
+    }
+}
+
+#[test]
 fn running_statistics_follow_ieee() {
     let operator = operator("batch_norm", &[1, 2, 4], 1e-5);
     let inputs = Tensors::from([

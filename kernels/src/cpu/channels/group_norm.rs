@@ -3,7 +3,7 @@
 //! `y = (x - mean) / sqrt(var + eps) * weight + bias`, the moments of each of `num_groups` groups of channels of each sample,
 //! over its channels and space, the variance biased.
 //!
-//! **Shapes.** `x`, `y`: `[n, c, s..]`; `weight`, `bias`: `[c]`, each optional. `num_groups` divides `c`.
+//! **Shapes.** `x`, `y`: `[n, c, s..]`; `weight`, `bias`: `[c]`, each optional. `num_groups` divides `c` (no channels may come in no groups).
 //!
 //! **Dtypes.** As for `layer_norm`.
 //!
@@ -36,8 +36,7 @@ pub fn backward(call: &Call<'_>) -> Result<(), Refusal> {
 
 fn sets<'a, D: Element>(call: &'a Call<'a>) -> Result<Sets<'a, D::Real>, Refusal> {
     let groups = call.integer("num_groups")?;
-    let positive = usize::try_from(groups).ok().filter(|&groups| groups > 0);
-    let groups = positive.ok_or_else(|| Refusal::Failed(format!("num_groups is {groups}; it must be at least 1")))?;
+    let groups = usize::try_from(groups).map_err(|_| Refusal::Failed(format!("num_groups is {groups}")))?;
     Sets::new::<D>(call, |_| Division::Groups(groups))
 }
 
