@@ -74,6 +74,9 @@ impl Problem {
                 let (low, high) = (axis.ranks.start(), axis.ranks.end());
                 return fail(format!("axis `{}` can have {low} to {high} dimensions, not {}", axis.name, dims.len()));
             }
+            if dims.iter().any(|&dim| dim < axis.least) {
+                return fail(format!("axis `{}` must have a size of at least {}", axis.name, axis.least));
+            }
             let size = dims.iter().try_fold(1usize, |size, &dim| size.checked_mul(dim));
             if size.is_none_or(|size| size > 1 << 40) {
                 return fail(format!("axis `{}` is too long", axis.name));

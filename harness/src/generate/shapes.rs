@@ -84,7 +84,7 @@ pub(super) fn draw(operator: &Operator, class: &SizeClass, draws: &mut Draws) ->
             left /= aside;
             aside
         };
-        let sizes = split(axis, target, place == focus, &mut left, draws);
+        let sizes = split(axis, target.max(axis.least), place == focus, &mut left, draws);
         dims.insert(axis.name, sizes);
     }
     dims

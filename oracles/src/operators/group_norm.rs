@@ -5,7 +5,7 @@
 
 use isonorm_kernels::abi::Value;
 
-use super::shared::{EPS, SAMPLES, SPACE};
+use super::shared::{EPS, SAMPLES, SPACE, always};
 use super::{AxisKind, AxisSpec, DerivedAttribute, Dim, Operator, Paper, Relation, TensorSpec};
 
 pub(super) static OPERATOR: Operator = Operator {
@@ -13,8 +13,8 @@ pub(super) static OPERATOR: Operator = Operator {
     summary: "every group of channels of every sample brought to mean 0 and variance 1",
     axes: &[
         SAMPLES,
-        AxisSpec { name: "g", meaning: "groups of channels", ranks: 1..=1, kind: AxisKind::Channel },
-        AxisSpec { name: "k", meaning: "channels of a group", ranks: 1..=1, kind: AxisKind::Reduced },
+        AxisSpec { name: "g", meaning: "groups of channels", ranks: 1..=1, least: 1, kind: AxisKind::Channel },
+        AxisSpec { name: "k", meaning: "channels of a group", ranks: 1..=1, least: 0, kind: AxisKind::Reduced },
         SPACE,
     ],
     derived_axes: &[],
@@ -36,10 +36,7 @@ pub(super) static OPERATOR: Operator = Operator {
         let rstd = (var + scope.attribute("eps")).rsqrt().named("rstd");
         vec![("y", scope.affine((x - mean) * rstd))]
     },
-    check: |problem| match problem.size("g") {
-        0 => Err("there must be at least one group".to_owned()),
-        _ => Ok(()),
-    },
+    check: always,
     relations: &[Relation::Independent("n"), Relation::Independent("g"), Relation::ScaleInvariant, Relation::Odd],
     independent: &["n", "g"],
     special_values: "A NaN or infinity makes its whole group NaN. A constant group gives the bias; with eps = 0 it gives 0 · ∞ = \

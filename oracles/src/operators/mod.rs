@@ -123,6 +123,8 @@ pub struct AxisSpec {
     pub meaning: &'static str,
     /// How many dimensions it can be made of.
     pub ranks: RangeInclusive<usize>,
+    /// The least size of each dimension.
+    pub least: usize,
     /// What its length means for the arithmetic.
     pub kind: AxisKind,
 }

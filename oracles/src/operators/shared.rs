@@ -5,22 +5,32 @@ use crate::problem::Problem;
 
 /// Rows that are normalized one by one.
 pub(super) const ROWS: AxisSpec =
-    AxisSpec { name: "r", meaning: "rows, normalized one by one", ranks: 0..=3, kind: AxisKind::Batch };
+    AxisSpec { name: "r", meaning: "rows, normalized one by one", ranks: 0..=3, least: 0, kind: AxisKind::Batch };
 /// The entries of a row; may be several dimensions.
-pub(super) const FEATURES: AxisSpec =
-    AxisSpec { name: "d", meaning: "entries of a row, normalized together", ranks: 1..=3, kind: AxisKind::Reduced };
+pub(super) const FEATURES: AxisSpec = AxisSpec {
+    name: "d",
+    meaning: "entries of a row, normalized together",
+    ranks: 1..=3,
+    least: 0,
+    kind: AxisKind::Reduced,
+};
 /// The entries of a row, one dimension.
-pub(super) const VECTOR: AxisSpec =
-    AxisSpec { name: "d", meaning: "entries of a row, normalized together", ranks: 1..=1, kind: AxisKind::Reduced };
+pub(super) const VECTOR: AxisSpec = AxisSpec {
+    name: "d",
+    meaning: "entries of a row, normalized together",
+    ranks: 1..=1,
+    least: 0,
+    kind: AxisKind::Reduced,
+};
 /// Samples of a batch.
 pub(super) const SAMPLES: AxisSpec =
-    AxisSpec { name: "n", meaning: "samples of the batch", ranks: 1..=1, kind: AxisKind::Batch };
+    AxisSpec { name: "n", meaning: "samples of the batch", ranks: 1..=1, least: 0, kind: AxisKind::Batch };
 /// Channels.
 pub(super) const CHANNELS: AxisSpec =
-    AxisSpec { name: "c", meaning: "channels", ranks: 1..=1, kind: AxisKind::Channel };
+    AxisSpec { name: "c", meaning: "channels", ranks: 1..=1, least: 0, kind: AxisKind::Channel };
 /// Positions in space or time.
 pub(super) const SPACE: AxisSpec =
-    AxisSpec { name: "s", meaning: "positions in space or time", ranks: 0..=3, kind: AxisKind::Reduced };
+    AxisSpec { name: "s", meaning: "positions in space or time", ranks: 0..=3, least: 0, kind: AxisKind::Reduced };
 
 /// Rows by entries.
 pub(super) const ROWS_FEATURES: &[Dim] = &[Dim::Axis("r"), Dim::Axis("d")];
