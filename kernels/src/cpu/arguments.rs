@@ -14,9 +14,6 @@ pub enum Param<'a, R> {
     Owned(Vec<R>),
 }
 
-// SAFETY: read only while a call lasts; a gradient that lies over a parameter is written after the last read.
-unsafe impl<R: Sync> Sync for Param<'_, R> {}
-
 impl<R: Real> Param<'_, R> {
     /// Its values.
     #[inline(always)]

@@ -15,6 +15,9 @@ pub struct Source<'a, E> {
     _memory: PhantomData<&'a E>,
 }
 
+// SAFETY: whoever makes a source promises that no other thread writes to its memory: it is a shared slice then.
+unsafe impl<E: Sync> Sync for Source<'_, E> {}
+
 impl<'a, E: Element> Source<'a, E> {
     /// # Safety
     /// `len` elements are readable at `start` for `'a`, and written meanwhile by this thread only, through a [`Sink`].
