@@ -106,9 +106,9 @@ impl Geometry {
             Grouping::Row => (0..outer)
                 .map(|row| (0..inner).map(|i| Entry { element: row * inner + i, param: i }).collect())
                 .collect(),
-            Grouping::Channel => (0..channels)
-                .map(|c| (0..outer).flat_map(|n| (0..inner).map(move |s| at(n, c, s))).collect())
-                .collect(),
+            Grouping::Channel => {
+                (0..channels).map(|c| (0..outer).flat_map(|n| (0..inner).map(move |s| at(n, c, s))).collect()).collect()
+            }
             Grouping::Channels(groups) => {
                 let size = channels.checked_div(groups).unwrap_or(0);
                 let group = |n: usize, g: usize| {
@@ -140,8 +140,6 @@ pub enum Statistic {
 /// A call's attributes and types.
 #[derive(Clone, Debug)]
 pub struct Setting {
-    /// The operator.
-    pub operator: String,
     /// Its statistics.
     pub statistic: Statistic,
     /// Type of the data.
@@ -150,8 +148,6 @@ pub struct Setting {
     pub param: Dtype,
     /// Type of the arithmetic.
     pub working: Dtype,
-    /// ε as it is given.
-    pub given_eps: f64,
     /// ε as it is used.
     pub eps: Number,
     /// The weight of the new in running statistics.
@@ -188,12 +184,10 @@ impl Setting {
         let given_eps = call.real("eps")?;
         let param = ["weight", "bias"].into_iter().find_map(|name| call.input(name));
         let mut setting = Setting {
-            operator: call.operator().to_owned(),
             statistic,
             data: x.dtype,
             param: param.map_or(x.dtype, |param| param.dtype),
             working,
-            given_eps,
             eps: Number::new(given_eps, working),
             factor: batches.map_or(momentum, |batches| 1.0 / (batches as f64 + 1.0)),
             batches,
@@ -323,6 +317,8 @@ pub struct Slope<'a> {
     pub sum: Number,
     /// Σ upstream · normalized
     pub sum_product: Number,
+    /// Σ upstream · x
+    pub sum_with_x: Number,
 }
 
 impl Slope<'_> {
@@ -582,15 +578,16 @@ impl<'a> Task<'a> {
             let statistics = (recipe.statistics)(&row);
             let scale = (recipe.scale)(statistics.spread, setting);
             let dy: Vec<Number> = row.entries().iter().map(|entry| setting.number(dy[entry.element])).collect();
-            let weighted = |(&dy, entry): (&Number, &Entry)| {
-                (recipe.upstream)(dy, self.parameter("weight", entry), setting)
-            };
+            let weighted =
+                |(&dy, entry): (&Number, &Entry)| (recipe.upstream)(dy, self.parameter("weight", entry), setting);
             let upstream: Vec<Number> = dy.iter().zip(row.entries()).map(weighted).collect();
             let normalized: Vec<Number> =
                 row.x.iter().map(|&x| (recipe.normalize)(x, statistics, scale, setting)).collect();
-            let products = upstream.iter().zip(&normalized).map(|(&upstream, &normalized)| upstream * normalized);
-            let [sum, sum_product] =
-                [row.with(upstream.clone()), row.with(products.collect())].map(|terms| terms.sum(|term| term));
+            let product = |factors: &[Number]| -> Vec<Number> {
+                upstream.iter().zip(factors).map(|(&upstream, &factor)| upstream * factor).collect()
+            };
+            let [sum, sum_product, sum_with_x] =
+                [upstream.clone(), product(&normalized), product(&row.x)].map(|terms| row.with(terms).sum(|term| term));
             let slope = |index: usize| Slope {
                 row: &row,
                 index,
@@ -602,6 +599,7 @@ impl<'a> Task<'a> {
                 scale,
                 sum,
                 sum_product,
+                sum_with_x,
             };
             let element = |slope: Slope<'_>| ((recipe.gradient)(&slope), (recipe.terms)(&slope));
             (0..row.x.len()).map(|index| element(slope(index))).collect::<Vec<_>>()
@@ -615,7 +613,8 @@ impl<'a> Task<'a> {
             }
         }
         if let Some(branch) = self.inputs.get("dresidual_out") {
-            let both = dx.iter().zip(branch).map(|(&dx, &branch)| (setting.number(dx) + setting.number(branch)).value());
+            let both =
+                dx.iter().zip(branch).map(|(&dx, &branch)| (setting.number(dx) + setting.number(branch)).value());
             dx = both.collect();
             outputs.set("dresidual", dx.clone());
         }

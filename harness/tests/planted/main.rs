@@ -1,18 +1,149 @@
 //! The corpus of planted bugs and clean kernels: every bug must be caught, no clean kernel may fail.
+//!
+//! `cargo test --release -p isonorm-harness --test planted -- --nocapture` prints the tables. With `ISONORM_NIGHTLY=1` in the
+//! environment the clean kernels answer at least 100,000 cases, every bug is tried with more seeds, and a further
+//! table says which bugs only one value family catches.
 
 mod corpus;
 mod engine;
 mod memory;
 mod number;
 mod recipe;
+mod rules;
+mod sandbox;
+mod tables;
+mod trial;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use isonorm_harness::generate::families::FAMILIES;
+use isonorm_kernels::abi::Direction;
+use isonorm_oracles::operators::OPERATORS;
+
+use corpus::{Bug, CLEAN, bugs};
+use trial::{Accused, Finding};
+
+/// Cases that each kernel gets; a campaign of a minute over all built-in kernels asks each of them more.
+const BUDGET: u64 = 3000;
+
+/// Whether there is time for much.
+fn nightly() -> bool {
+    env::var_os("ISONORM_NIGHTLY").is_some_and(|value| value == "1")
+}
+
+/// Maps on all cores, keeping the order.
+fn parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(BTreeMap::new());
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(2, usize::from) {
+            scope.spawn(|| {
+                while let Some((index, item)) = Some(next.fetch_add(1, Ordering::Relaxed))
+                    .and_then(|index| items.get(index).map(|item| (index, item)))
+                {
+                    let result = work(item);
+                    done.lock().unwrap_or_else(PoisonError::into_inner).insert(index, result);
+                }
+            });
+        }
+    });
+    done.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
+}
 
 #[test]
-fn ids_are_unique() {
-    let mut seen = std::collections::BTreeSet::new();
-    for bug in corpus::bugs().chain(corpus::BLIND) {
+fn the_corpus_is_complete() {
+    let mut seen = BTreeSet::new();
+    for bug in bugs().chain(corpus::BLIND) {
         assert!(seen.insert(bug.id), "{} occurs twice", bug.id);
-        assert!(!bug.kernel().info().dtypes.is_empty());
+        assert!(!bug.what.is_empty() && !bug.known.is_empty(), "{} says nothing", bug.id);
     }
-    assert!(corpus::bugs().count() >= 90, "{} bugs", corpus::bugs().count());
-    assert!(corpus::CLEAN.len() >= 18);
+    assert!(bugs().count() >= 200, "{} bugs", bugs().count());
+    assert!(CLEAN.len() >= 18, "{} clean kernels", CLEAN.len());
+    for operator in OPERATORS {
+        for direction in Direction::ALL {
+            let of = format!("{}:{direction}", operator.name);
+            assert!(bugs().any(|bug| bug.of == of), "no bug in {of}");
+        }
+    }
+}
+
+#[test]
+fn every_bug_is_caught() {
+    let bugs: Vec<&Bug> = bugs().collect();
+    for seed in 1..=if nightly() { 5 } else { 1 } {
+        let found = parallel(&bugs, |bug| Accused::of(bug.kernel()).first(seed, BUDGET));
+        println!(
+            "seed {seed}, at most {BUDGET} cases and the large ones for each bug\n{}",
+            tables::caught(&bugs, &found)
+        );
+        let missed: Vec<&str> = bugs.iter().zip(&found).filter(|(_, f)| f.is_none()).map(|(bug, _)| bug.id).collect();
+        assert!(missed.is_empty(), "seed {seed}: not caught: {missed:?}");
+        let wronged: Vec<&Finding> = bugs
+            .iter()
+            .zip(&found)
+            .filter_map(|(bug, found)| found.as_ref().map(|found| (bug, found)))
+            .filter(|(bug, found)| {
+                let plain = corpus::kernel("plain", bug.of, bug.dtypes, |_| {});
+                Accused::of(plain).ask(&found.case).failed()
+            })
+            .map(|(_, found)| found)
+            .collect();
+        assert!(wronged.is_empty(), "the plain kernel fails too: {wronged:#?}");
+    }
+}
+
+#[test]
+fn no_clean_kernel_fails() {
+    let kernels: Vec<_> = CLEAN.iter().flat_map(|clean| clean.kernels()).collect();
+    let (seeds, cases) = if nightly() { (1..=3, 110) } else { (1..=1, 16) };
+    for seed in seeds {
+        let failures = parallel(&kernels, |kernel| {
+            let mut accused = Accused::of(kernel.clone());
+            let asked = (0..cases).map(|index| accused.case(seed, index)).collect::<Vec<_>>();
+            let failed =
+                asked.iter().filter_map(|case| accused.ask(case).flaws.into_iter().next().map(|flaw| (case, flaw)));
+            failed.map(|(case, flaw)| format!("{}: {case}: {flaw:?}", kernel.info().name)).collect::<Vec<_>>()
+        })
+        .concat();
+        let total = kernels.len() as u64 * cases;
+        println!("seed {seed}: {} clean kernels of {} kinds answered {total} cases", kernels.len(), CLEAN.len());
+        assert!(total >= 5000);
+        assert!(failures.is_empty(), "{} false alarms: {failures:#?}", failures.len());
+    }
+}
+
+#[test]
+fn what_does_not_look_at_its_input_fails_wherever_that_shows() {
+    for bug in corpus::BLIND {
+        let mut accused = Accused::of(bug.kernel());
+        let mut counts = trial::Blindness::default();
+        for index in 0..400 {
+            let case = accused.case(1, index);
+            counts.add(&mut accused, &case);
+        }
+        println!("{:<16} {counts}", bug.id);
+        assert!(counts.unjustified.is_empty(), "{}: passed without reason: {:#?}", bug.id, counts.unjustified);
+        assert!(counts.failed > 250, "{}: {counts}", bug.id);
+    }
+}
+
+#[test]
+fn families_earn_their_place() {
+    if !nightly() {
+        return;
+    }
+    let bugs: Vec<&Bug> = bugs().collect();
+    let by_bug = parallel(&bugs, |bug| {
+        let mut accused = Accused::of(bug.kernel());
+        let asked = (0..1000).map(|index| accused.case(1, index)).collect::<Vec<_>>();
+        asked.iter().filter(|case| accused.ask(case).failed()).map(|case| case.family.name).collect::<BTreeSet<_>>()
+    });
+    println!("{}", tables::families(&bugs, &by_bug));
+    for family in FAMILIES {
+        assert!(by_bug.iter().any(|caught| caught.contains(family.name)), "family {} catches nothing", family.name);
+    }
 }

@@ -1,6 +1,6 @@
 //! B: gradients.
 
-use super::{ALL, Bug, HALF, bug};
+use super::{ALL, Bug, HALF, SINGLE, bug};
 use crate::engine::{self, Statistics, clamped};
 
 pub const BUGS: &[Bug] = &[
@@ -111,6 +111,17 @@ pub const BUGS: &[Bug] = &[
     bug("B25", "add_layer_norm:backward", ALL, "variant", "statistics of x without the residual", |r| {
         r.residual = |x, residual, _| (x + residual, x);
     }),
+    bug("B29", "layer_norm:backward", SINGLE, "variant", "elements whose weight is 0 left out", |r| {
+        r.inputs = |inputs, setting| {
+            let length = setting.geometry.inner.max(1);
+            let weight = inputs.of("weight").to_vec();
+            inputs.each("dy").enumerate().for_each(|(index, dy)| {
+                if weight.get(index % length) == Some(&0.0) {
+                    *dy = 0.0;
+                }
+            });
+        };
+    }),
     bug("B26", "partial_rms_norm:backward", ALL, "variant", "dweight sums the first entries only", |r| {
         r.outputs = |outputs, _, setting| {
             outputs.each("dweight").skip(setting.head.1).for_each(|slope| *slope = 0.0);
@@ -119,5 +130,7 @@ pub const BUGS: &[Bug] = &[
     bug("B27", "crms_norm:backward", ALL, "variant", "dweight counts a row less", |r| {
         r.sum_terms = |terms| if terms.len() > 1 { engine::sum(&terms[1..]) } else { engine::sum(terms) };
     }),
-    bug("B28", "batch_norm_inference:backward", ALL, "variant", "dx without the weight", |r| r.upstream = |dy, _, _| dy),
+    bug("B28", "batch_norm_inference:backward", ALL, "variant", "dx without the weight", |r| {
+        r.upstream = |dy, _, _| dy
+    }),
 ];

@@ -61,9 +61,19 @@ pub const CLEAN: &[Clean] = &[
             };
         })
     },
-    clean("x·s + t", &["layer_norm:forward", "batch_norm:forward", "inference:forward", "group_norm:forward", "instance_norm:forward"], |r| {
-        r.output = folded;
-    }),
+    clean(
+        "x·s + t",
+        &[
+            "layer_norm:forward",
+            "batch_norm:forward",
+            "inference:forward",
+            "group_norm:forward",
+            "instance_norm:forward",
+        ],
+        |r| {
+            r.output = folded;
+        },
+    ),
     clean("weight first", ANY, |r| {
         r.output = |point| match (point.weight, &point.setting.cast[..], point.setting.statistic) {
             (_, "llama" | "gemma", _) | (None, ..) | (.., Statistic::Norm) => engine::output(point),
@@ -203,9 +213,7 @@ fn refined(a: Number) -> Number {
 /// dx = rstd·g + b·x + c, as libtorch's kernels have it.
 fn libtorch(s: &Slope<'_>) -> Number {
     let mean = s.statistics.centre;
-    // Σ g·x of libtorch, from which it subtracts mean·Σ g.
-    let products = s.sum_product / s.scale + mean * s.sum;
-    let b = (s.sum * mean - products) * s.scale * s.scale * s.scale / s.count();
+    let b = (s.sum * mean - s.sum_with_x) * s.scale * s.scale * s.scale / s.count();
     let c = -(b * mean) - s.sum * s.scale / s.count();
     s.upstream * s.scale + b * s.x + c
 }

@@ -161,9 +161,7 @@ fn fill(outputs: &mut Tensors, value: impl Fn(&[f64]) -> f64) {
 }
 
 /// A result that is kept, by key, and given again.
-fn cached(
-    key: impl Fn(&Call<'_>, &Tensor<'_>) -> usize + Send + Sync + 'static,
-) -> crate::recipe::Around {
+fn cached(key: impl Fn(&Call<'_>, &Tensor<'_>) -> usize + Send + Sync + 'static) -> crate::recipe::Around {
     let kept = Mutex::new(HashMap::<usize, Vec<f64>>::new());
     Arc::new(move |call, compute| {
         let (x, y) = (call.required_input("x")?, call.required_output("y")?);

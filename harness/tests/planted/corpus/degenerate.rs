@@ -71,7 +71,10 @@ pub const BUGS: &[Bug] = &[
             let last = &x[x.len() - channels * setting.geometry.inner..];
             let means = last.chunks(setting.geometry.inner).map(|x| x.iter().sum::<f64>() / x.len() as f64);
             let factor = setting.factor;
-            outputs.set("new_running_mean", means.zip(old).map(|(new, old)| old * (1.0 - factor) + new * factor).collect());
+            outputs.set(
+                "new_running_mean",
+                means.zip(old).map(|(new, old)| old * (1.0 - factor) + new * factor).collect(),
+            );
         };
     }),
     bug("M16", "batch_norm:backward", ALL, "FlagGems #5771", "the variance taken for 1/√variance", |r| {
@@ -109,5 +112,9 @@ fn unbiased(row: &Row<'_>) -> Statistics {
     let Statistics { centre, spread } = engine::statistics(row);
     let count = row.x.len() as f64;
     // A kernel with this bug guards against the quotient 0/0.
-    if count < 2.0 { Statistics { centre, spread } } else { Statistics { centre, spread: spread * count / (count - 1.0) } }
+    if count < 2.0 {
+        Statistics { centre, spread }
+    } else {
+        Statistics { centre, spread: spread * count / (count - 1.0) }
+    }
 }

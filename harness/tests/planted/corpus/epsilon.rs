@@ -55,6 +55,9 @@ pub const BUGS: &[Bug] = &[
     bug("E22", "add_layer_norm:backward", ALL, "variant", "1 / (√var + ε) in backward", |r| {
         r.scale = |spread, setting| (spread.sqrt() + setting.eps).recip();
     }),
+    bug("E24", "instance_norm:forward", "f32,f64", "pytorch PR #173039", "ε rounded to bf16 whatever the data", |r| {
+        r.eps = |eps, _| round(eps, Dtype::Bf16);
+    }),
     bug("E23", "layer_norm:forward", ALL, "tt-metal #55347", "ε dropped for a single row", |r| {
         r.eps = |eps, setting| if setting.geometry.outer == 1 { 0.0 } else { eps };
     }),

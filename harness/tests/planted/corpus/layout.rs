@@ -12,7 +12,9 @@ pub const BUGS: &[Bug] = &[
     bug("S01", "batch_norm_inference:forward", ALL, "pytorch #62594", "channels-last taken as contiguous", |r| {
         (r.input_offsets, r.output_offsets) = (dense, dense);
     }),
-    bug("S02", "batch_norm:backward", ALL, "pytorch #147303", "inputs taken as contiguous", |r| r.input_offsets = dense),
+    bug("S02", "batch_norm:backward", ALL, "pytorch #147303", "inputs taken as contiguous", |r| {
+        r.input_offsets = dense
+    }),
     bug("S06", "layer_norm:forward", ALL, "LightLLM #1467", "step between the entries of a row ignored", |r| {
         r.input_offsets = |tensor| {
             let mut strides = tensor.strides.to_vec();
@@ -68,7 +70,8 @@ pub const BUGS: &[Bug] = &[
         r.inputs = |inputs, _| inputs.each("weight").for_each(|weight| *weight = weight.abs());
     }),
     bug("S16b", "layer_norm:forward", ALL, "lc0 #779", "weight 0 taken as absent", |r| {
-        r.inputs = |inputs, _| inputs.each("weight").for_each(|weight| *weight = if *weight == 0.0 { 1.0 } else { *weight });
+        r.inputs =
+            |inputs, _| inputs.each("weight").for_each(|weight| *weight = if *weight == 0.0 { 1.0 } else { *weight });
     }),
     bug("S17", "layer_norm:forward", ALL, "variant", "output written as if contiguous", |r| r.output_offsets = dense),
     bug("S19", "add_rms_norm:forward", ALL, "onnxruntime #17689", "x taken for the residual too", |r| {
@@ -100,6 +103,13 @@ pub const BUGS: &[Bug] = &[
         r.groups = |geometry| {
             let end = 768 * geometry.channels * geometry.inner;
             geometry.groups().iter().map(|group| group.iter().copied().filter(|e| e.element < end).collect()).collect()
+        };
+    }),
+    bug("I09", "instance_norm:forward", ALL, "variant", "instances beyond 255 skipped", |r| {
+        r.groups = |geometry| {
+            let mut groups = geometry.groups();
+            groups.truncate(255);
+            groups
         };
     }),
     bug("I05", "group_norm:forward", ALL, "apex #1984", "groups in blocks of 4, the rest skipped", |r| {

@@ -17,6 +17,7 @@ mod tails;
 use std::sync::Arc;
 
 use isonorm_kernels::abi::{Call, Direction, DtypeSet, Kernel, KernelInfo, Refusal};
+use isonorm_oracles::operators::OPERATORS;
 
 use crate::engine;
 use crate::recipe::Recipe;
@@ -44,7 +45,7 @@ pub struct Bug {
 pub struct Clean {
     /// Its name.
     pub name: &'static str,
-    /// `operator:direction`, or parts of it; separated by spaces.
+    /// Parts of the `operator:direction` that it is for.
     pub of: &'static [&'static str],
     /// The types that it serves.
     pub dtypes: &'static str,
@@ -119,6 +120,16 @@ impl Kernel for Planted {
             Some(around) => around(call, &compute),
             None => compute(call),
         }
+    }
+}
+
+impl Clean {
+    /// This kernel of every operator that it is for.
+    pub fn kernels(&self) -> Vec<Arc<dyn Kernel>> {
+        let halves =
+            OPERATORS.iter().flat_map(|operator| Direction::ALL.map(|half| format!("{}:{half}", operator.name)));
+        let own = halves.filter(|of| self.of.iter().any(|part| of.contains(part)));
+        own.map(|of| kernel(self.name, &of, self.dtypes, self.change)).collect()
     }
 }
 

@@ -98,9 +98,8 @@ pub const BUGS: &[Bug] = &[
         };
     }),
     bug("L19", "layer_norm:forward", HALF, "sglang #2258", "rounded before weight and bias", |r| {
-        r.affine = |normalized, weight, bias, setting| {
-            engine::affine(normalized.through(setting.data), weight, bias, setting)
-        };
+        r.affine =
+            |normalized, weight, bias, setting| engine::affine(normalized.through(setting.data), weight, bias, setting);
     }),
     bug("L21", "rms_norm:forward", "f64", "METR: precision downgrade", "f64 computed in f32", |r| {
         r.working = |_| Dtype::F32;
@@ -111,6 +110,20 @@ pub const BUGS: &[Bug] = &[
     bug("L21c", "batch_norm:forward", "f64", "variant", "running statistics of f64 kept in f32", |r| {
         r.running = |old, new, factor| (old * (factor.like(1.0) - factor) + new * factor).through(Dtype::F32);
     }),
+    bug(
+        "L28",
+        "layer_norm:forward",
+        HALF,
+        "variant",
+        "x - mean rounded to the data's type before it is squared",
+        |r| {
+            r.statistics = |row| {
+                let centre = row.mean(|x| x);
+                let data = row.setting().data;
+                Statistics { centre, spread: row.mean(|x| (x - centre).through(data).square()) }
+            };
+        },
+    ),
     bug("L22", "group_norm:forward", "bf16:f32,f16:f32", "variant", "f32 weights rounded to the data's type", |r| {
         r.inputs = |inputs, setting| {
             ["weight", "bias"].into_iter().for_each(|name| narrow(inputs.each(name), setting.data));
@@ -129,25 +142,33 @@ pub const BUGS: &[Bug] = &[
         r.upstream = |dy, weight, setting| engine::upstream(dy, weight, setting).through(setting.data);
     }),
     bug("L26", "batch_norm:backward", HALF, "variant", "the normalized x kept in the data's type", |r| {
-        r.normalize = |x, statistics, scale, setting| {
-            engine::normalize(x, statistics, scale, setting).through(setting.data)
-        };
+        r.normalize =
+            |x, statistics, scale, setting| engine::normalize(x, statistics, scale, setting).through(setting.data);
     }),
     bug("L27", "l2_normalize:forward", "f32", "METR: precision downgrade", "f32 computed in bf16", |r| {
         r.working = |_| Dtype::Bf16;
     }),
-    bug("D01", "rms_norm:forward", "bf16", "known miss of other rules", "bf16 by truncation", |r| r.store = toward_zero),
+    bug("D01", "rms_norm:forward", "bf16", "known miss of other rules", "bf16 by truncation", |r| {
+        r.store = toward_zero
+    }),
     bug("D02", "layer_norm:forward", HALF, "known miss of other rules", "ties rounded away from zero", |r| {
         r.store = |value, dtype| {
             let (low, high) = (round(value * (1.0 - 1e-12), dtype), round(value * (1.0 + 1e-12), dtype));
             if low.abs() < high.abs() { high } else { round(value, dtype) }
         };
     }),
-    bug("D03", "batch_norm_inference:forward", "bf16,bf16:f32", "known miss of other rules", "f64 to f32 to bf16", |r| {
-        r.precision = Some(Dtype::F64);
-        r.working = |_| Dtype::F64;
-        r.store = |value, dtype| round(round(value, Dtype::F32), dtype);
-    }),
+    bug(
+        "D03",
+        "batch_norm_inference:forward",
+        "bf16,bf16:f32",
+        "known miss of other rules",
+        "f64 to f32 to bf16",
+        |r| {
+            r.precision = Some(Dtype::F64);
+            r.working = |_| Dtype::F64;
+            r.store = |value, dtype| round(round(value, Dtype::F32), dtype);
+        },
+    ),
     bug("D04", "rms_norm:forward", "bf16,bf16:f32", "flashinfer #4167", "f32 to f16 to bf16", |r| {
         r.store = |value, dtype| match dtype {
             Dtype::Bf16 => round(round(value, Dtype::F16), dtype),
@@ -182,4 +203,3 @@ fn sum_in(terms: &[Number], format: Dtype) -> Number {
 fn narrow<'a>(values: impl Iterator<Item = &'a mut f64>, format: Dtype) {
     values.for_each(|value| *value = round(*value, format));
 }
-

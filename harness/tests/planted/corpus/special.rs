@@ -44,6 +44,9 @@ pub const BUGS: &[Bug] = &[
     bug("N07", "add_layer_norm:forward", "f32", "tt-metal #51420", "estimate of 1/√, one step from 8 bits", |r| {
         r.scale = |spread, setting| newton(spread + setting.eps, estimate(engine::scale(spread, setting).value(), 8));
     }),
+    bug("N07b", "batch_norm:forward", "f32", "variant", "estimate of 1/√ to 20 bits", |r| {
+        r.scale = |spread, setting| engine::scale(spread, setting).map(|scale| estimate(scale, 20));
+    }),
     bug("N08", "rms_norm:forward", SINGLE, "known miss of other rules", "subnormal inputs flushed", |r| {
         r.inputs = |inputs, setting| {
             let smallest = if setting.data == Dtype::F16 { 6.103515625e-5 } else { f64::from(f32::MIN_POSITIVE) };
@@ -66,7 +69,8 @@ pub const BUGS: &[Bug] = &[
         r.inputs = |inputs, _| each(inputs, "x", |x| x.clamp(-1e4, 1e4));
     }),
     bug("N12", "layer_norm:forward", SINGLE, "variant", "zero variance gives 0 instead of the bias", |r| {
-        r.output = |point| if point.statistics.spread.value() == 0.0 { point.x.like(0.0) } else { engine::output(point) };
+        r.output =
+            |point| if point.statistics.spread.value() == 0.0 { point.x.like(0.0) } else { engine::output(point) };
     }),
     bug("N13", "rms_norm:forward", ALL, "variant", "zero rows with ε = 0 give 0 instead of NaN", |r| {
         r.scale = |spread, setting| if vanishes(spread, setting) { spread } else { engine::scale(spread, setting) };

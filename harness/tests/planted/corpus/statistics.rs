@@ -5,7 +5,9 @@ use crate::engine::{Row, Statistics};
 use crate::number::Number;
 
 pub const BUGS: &[Bug] = &[
-    bug("C01", "layer_norm:forward", ALL, "pytorch #40302", "variance as E[x²] - E[x]²", |r| r.statistics = single_pass),
+    bug("C01", "layer_norm:forward", ALL, "pytorch #40302", "variance as E[x²] - E[x]²", |r| {
+        r.statistics = single_pass
+    }),
     bug("C02", "layer_norm:backward", SINGLE, "pytorch #51102", "variance as E[x²] - E[x]²", |r| {
         r.statistics = single_pass;
     }),
@@ -35,7 +37,8 @@ pub const BUGS: &[Bug] = &[
         };
     }),
     bug("C15b", "rms_norm:forward", ALL, "coremltools #2822", "scaled by the maximum, 0/0 for zero rows", |r| {
-        r.normalize = |x, statistics, scale, _| if statistics.spread.value() == 0.0 { x / x.like(0.0) } else { x * scale };
+        r.normalize =
+            |x, statistics, scale, _| if statistics.spread.value() == 0.0 { x / x.like(0.0) } else { x * scale };
     }),
     bug("C16", "batch_norm:forward", ALL, "apex #387", "variance as the mean of the samples' variances", |r| {
         r.statistics = |row| average(row, row.setting().geometry.inner);

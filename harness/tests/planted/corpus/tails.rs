@@ -99,18 +99,35 @@ pub const BUGS: &[Bug] = &[
             offsets
         };
     }),
-    bug("T13", "batch_norm_inference:forward", ALL, "oneDNN 4910ce3", "channels of the last block take its first weight", |r| {
-        r.groups = |geometry| {
-            let whole = geometry.channels / LANES * LANES;
-            entries(geometry, |entry| Entry { param: if entry.param < whole { entry.param } else { whole }, ..entry })
-        };
-    }),
-    bug("T14", "layer_norm:forward", ALL, "ml-explore/mlx PR #3792", "rows of 257 to 512: two share a reduction", |r| {
-        r.statistics = |row| {
-            let (own, other) = (engine::statistics(row), engine::statistics(&row.other(row.index ^ 1)));
-            if (257..=512).contains(&row.x.len()) { Statistics { spread: other.spread, ..own } } else { own }
-        };
-    }),
+    bug(
+        "T13",
+        "batch_norm_inference:forward",
+        ALL,
+        "oneDNN 4910ce3",
+        "channels of the last block take its first weight",
+        |r| {
+            r.groups = |geometry| {
+                let whole = geometry.channels / LANES * LANES;
+                entries(geometry, |entry| Entry {
+                    param: if entry.param < whole { entry.param } else { whole },
+                    ..entry
+                })
+            };
+        },
+    ),
+    bug(
+        "T14",
+        "layer_norm:forward",
+        ALL,
+        "ml-explore/mlx PR #3792",
+        "rows of 257 to 512: two share a reduction",
+        |r| {
+            r.statistics = |row| {
+                let (own, other) = (engine::statistics(row), engine::statistics(&row.other(row.index ^ 1)));
+                if (257..=512).contains(&row.x.len()) { Statistics { spread: other.spread, ..own } } else { own }
+            };
+        },
+    ),
     bug("T15", "rms_norm:forward", ALL, "ggml (llama 21251)", "statistics of the first 1,024 entries", |r| {
         r.statistics = |row| engine::statistics(&row.with(row.x[..row.x.len().min(1024)].to_vec()));
     }),
