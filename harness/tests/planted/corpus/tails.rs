@@ -76,7 +76,7 @@ pub const BUGS: &[Bug] = &[
     }),
     bug("T09", "rms_norm:forward", ALL, "TransformerEngine #886", "base address rounded down to 16 bytes", |r| {
         r.input_offsets = |tensor| {
-            let stray = isize::from((tensor.data as usize) % 16 != 0);
+            let stray = isize::from(!(tensor.data as usize).is_multiple_of(16));
             engine::offsets(tensor).into_iter().map(|offset| offset - stray).collect()
         };
     }),
