@@ -1,7 +1,7 @@
 //! From failing cases to findings: the first of each kind is shrunk, the others are counted.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use isonorm_oracles::interpret::text::text;
@@ -19,11 +19,13 @@ use crate::judge::{Truth, Wrong};
 /// How long one finding may be shrunk, and in how many steps.
 const PATIENCE: (Duration, usize) = (Duration::from_secs(10), 600);
 
+/// By kernel and property: the first finding, none while it is being shrunk, and how many further cases there are.
+type Found = BTreeMap<(String, &'static str), (Option<record::Finding>, u64)>;
+
 /// The findings of a campaign.
 pub(super) struct Findings<'a> {
     replay: &'a str,
-    /// By kernel and property; none while the first is being shrunk.
-    found: Mutex<BTreeMap<(String, &'static str), (Option<record::Finding>, u64)>>,
+    found: Mutex<Found>,
 }
 
 impl<'a> Findings<'a> {
@@ -56,7 +58,7 @@ impl<'a> Findings<'a> {
         found.into_values().filter_map(with_count).collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(String, &'static str), (Option<record::Finding>, u64)>> {
+    fn lock(&self) -> MutexGuard<'_, Found> {
         self.found.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
