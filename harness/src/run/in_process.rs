@@ -110,13 +110,14 @@ impl InProcessRunner {
         for (scene, slots) in self.slots.iter_mut().enumerate() {
             slots.clear();
             let mut cursor = MARGIN;
-            for tensor in request.inputs.iter().chain(&request.outputs) {
+            for (position, tensor) in request.inputs.iter().chain(&request.outputs).enumerate() {
                 if let Some(input) = tensor.alias {
                     slots.push(slots[input].clone());
                     continue;
                 }
                 let step = if offset { tensor.dtype.size() } else { 64 };
-                let start = cursor + ZONE + scene * step;
+                // By different steps, so that tensors that were aligned alike no longer are.
+                let start = cursor + ZONE + scene * step * (1 + position % 3);
                 let end = (start + tensor.bytes() + ZONE).next_multiple_of(64);
                 slots.push(Slot { region: cursor..end, data: start..start + tensor.bytes() });
                 cursor = end;
