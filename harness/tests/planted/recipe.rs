@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use isonorm_kernels::abi::{Call, Dtype, Layouts, Reduction, Refusal, Rsqrt, Tensor};
 
-use crate::engine::{self, Entry, Geometry, Row, Setting, Slope, Statistics, Tensors};
+use crate::engine::{self, Row, Setting, Slope, Statistics, Tensors};
+use crate::geometry::{Entry, Geometry};
 use crate::number::{Number, round};
 
 /// A kernel inside a kernel: what is done around the computation.

@@ -1,6 +1,6 @@
 //! The tables that the tests print, in Markdown.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use isonorm_harness::generate::families::FAMILIES;
@@ -33,13 +33,20 @@ pub fn caught(bugs: &[&Bug], found: &[Option<Finding>]) -> String {
     table
 }
 
-/// For each value family, how many bugs it catches and which of them no other does.
-pub fn families(bugs: &[&Bug], caught: &[BTreeSet<&str>]) -> String {
-    let mut table = "| family | catches | alone |\n|---|---|---|\n".to_owned();
+/// For each value family, how many bugs it catches, which of them show in more of its cases than in those of any other,
+/// and which show in no other; from the failed cases of each bug by family.
+pub fn families(bugs: &[&Bug], failed: &[BTreeMap<&str, u64>]) -> String {
+    let mut table = "| family | catches | most often | alone |\n|---|---|---|---|\n".to_owned();
     for family in FAMILIES {
-        let own = || bugs.iter().zip(caught).filter(|(_, by)| by.contains(family.name));
-        let alone: Vec<&str> = own().filter(|(_, by)| by.len() == 1).map(|(bug, _)| bug.id).collect();
-        let _ = writeln!(table, "| {} | {} | {} |", family.name, own().count(), alone.join(", "));
+        let of = |choose: &dyn Fn(&BTreeMap<&str, u64>, u64) -> bool| {
+            let chosen =
+                bugs.iter().zip(failed).filter(|(_, by)| by.get(family.name).is_some_and(|own| choose(by, *own)));
+            chosen.map(|(bug, _)| bug.id).collect::<Vec<_>>()
+        };
+        let catches = of(&|_, _| true).len();
+        let most = of(&|by, own| by.iter().all(|(name, others)| *name == family.name || *others < own));
+        let alone = of(&|by, _| by.len() == 1);
+        let _ = writeln!(table, "| {} | {catches} | {} | {} |", family.name, most.join(", "), alone.join(", "));
     }
     table
 }

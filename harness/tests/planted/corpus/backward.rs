@@ -2,6 +2,7 @@
 
 use super::{ALL, Bug, HALF, SINGLE, bug};
 use crate::engine::{self, Statistics, clamped};
+use crate::geometry::Grouping;
 
 pub const BUGS: &[Bug] = &[
     bug("B01", "layer_norm:backward", ALL, "torch-xpu-ops #4790", "dbias is dweight", |r| {
@@ -104,7 +105,7 @@ pub const BUGS: &[Bug] = &[
     bug("B24", "instance_norm:backward", ALL, "classic", "gradient as of batch norm: statistics over samples", |r| {
         r.groups = |geometry| {
             let mut geometry = geometry.clone();
-            geometry.grouping = engine::Grouping::Channel;
+            geometry.grouping = Grouping::Channel;
             geometry.groups()
         };
     }),

@@ -124,6 +124,36 @@ pub const BUGS: &[Bug] = &[
             Ok(())
         }));
     }),
+    bug("K21", "add_rms_norm:forward", ALL, "gpu-mode #162", "result cached by the contents of x", |r| {
+        r.around = Some(cached(|_, x| {
+            let values = memory::read(x, &engine::offsets(x));
+            values.iter().fold(values.len(), |key, value| key.rotate_left(5) ^ value.to_bits() as usize)
+        }));
+    }),
+    bug("R17", "group_norm:backward", ALL, "llama.cpp #3057", "one call in 256 is wrong", |r| {
+        static CALLS: AtomicUsize = AtomicUsize::new(0);
+        r.outputs = |outputs, _, _| {
+            if CALLS.fetch_add(1, Ordering::Relaxed) % 256 == 255 {
+                outputs.each("dx").for_each(|slope| *slope *= 0.5);
+            }
+        };
+    }),
+    bug(
+        "R18",
+        "instance_norm:backward",
+        ALL,
+        "sony/nnabla-ext-cuda #312",
+        "workspace as large as the first call needed",
+        |r| {
+            static ROOM: Mutex<Option<usize>> = Mutex::new(None);
+            r.groups = |geometry| {
+                let mut groups = geometry.groups();
+                let mut room = ROOM.lock().unwrap_or_else(PoisonError::into_inner);
+                groups.truncate(*room.get_or_insert(groups.len().max(1)));
+                groups
+            };
+        },
+    ),
     bug("R09", "layer_norm:backward", ALL, "tritonbench PR #1266", "now and then a term of dweight is lost", |r| {
         r.sum_terms = |terms| if terms.len() > 1 && coin() { engine::sum(&terms[1..]) } else { engine::sum(terms) };
     }),

@@ -60,6 +60,11 @@ pub const BUGS: &[Bug] = &[
     bug("M13b", "batch_norm:forward", ALL, "variant", "cumulative average taken as momentum 0.1", |r| {
         r.inputs = |_, setting| setting.factor = setting.batches.map_or(setting.factor, |_| 0.1);
     }),
+    bug("M14", "instance_norm:forward", ALL, "pytorch #45687", "one position: x instead of the bias", |r| {
+        r.normalize = |x, statistics, scale, setting| {
+            if setting.geometry.inner == 1 { x } else { engine::normalize(x, statistics, scale, setting) }
+        };
+    }),
     bug("M15", "instance_norm:forward", ALL, "Paddle #32464", "running statistics from the last sample only", |r| {
         r.outputs = |outputs, inputs, setting| {
             let channels = setting.geometry.channels;

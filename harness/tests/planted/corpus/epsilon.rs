@@ -58,6 +58,10 @@ pub const BUGS: &[Bug] = &[
     bug("E24", "instance_norm:forward", "f32,f64", "pytorch PR #173039", "ε rounded to bf16 whatever the data", |r| {
         r.eps = |eps, _| round(eps, Dtype::Bf16);
     }),
+    bug("E25", "add_rms_norm:backward", ALL, "variant", "ε at most 1", |r| r.eps = |eps, _| eps.min(1.0)),
+    bug("E26", "group_norm:backward", "f64", "TIM-VX PR #589", "ε passed as f32", |r| {
+        r.eps = |eps, _| round(eps, Dtype::F32);
+    }),
     bug("E23", "layer_norm:forward", ALL, "tt-metal #55347", "ε dropped for a single row", |r| {
         r.eps = |eps, setting| if setting.geometry.outer == 1 { 0.0 } else { eps };
     }),

@@ -2,6 +2,7 @@
 
 use super::{ALL, Bug, HALF, bug};
 use crate::engine::{self, Statistics};
+use crate::geometry::Grouping;
 use crate::number::toward_zero;
 
 pub const BUGS: &[Bug] = &[
@@ -57,13 +58,13 @@ pub const BUGS: &[Bug] = &[
     bug("P12", "instance_norm:forward", ALL, "classic", "normalized over the whole sample", |r| {
         r.groups = |geometry| {
             let mut geometry = geometry.clone();
-            geometry.grouping = engine::Grouping::Channels(1);
+            geometry.grouping = Grouping::Channels(1);
             geometry.groups()
         };
     }),
     bug("P13", "group_norm:forward", ALL, "classic", "channels dealt to the groups in turn", |r| {
         r.groups = |geometry| {
-            let engine::Grouping::Channels(groups) = geometry.grouping else { return geometry.groups() };
+            let Grouping::Channels(groups) = geometry.grouping else { return geometry.groups() };
             let mut dealt = vec![Vec::new(); geometry.outer * groups];
             for entry in geometry.groups().concat() {
                 let sample = entry.element / (geometry.channels * geometry.inner).max(1);

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use isonorm_kernels::abi::Tensor;
 
 use super::{ALL, Bug, bug};
-use crate::engine::{self, Entry, Geometry};
+use crate::engine;
+use crate::geometry::{Entry, Geometry};
 use crate::memory;
 
 pub const BUGS: &[Bug] = &[

@@ -92,6 +92,13 @@ pub const BUGS: &[Bug] = &[
     bug("L13c", "add_rms_norm:backward", HALF, "variant", "backward always of the rounded sum", |r| {
         r.inputs = |_, setting| setting.rounded_sum = true;
     }),
+    bug("L16", "add_layer_norm:forward", "f16,f16:f32", "flashinfer PR #587", "the sum saturates", |r| {
+        r.residual = |x, residual, setting| {
+            let (stored, read) = engine::residual(x, residual, setting);
+            let within = |sum: f64| if sum.is_finite() { sum.clamp(-65504.0, 65504.0) } else { sum };
+            (stored.map(within), read.map(|sum| if sum.is_infinite() { sum.signum() * 65504.0 } else { sum }))
+        };
+    }),
     bug("L17", "batch_norm_inference:forward", "f16,f16:f32", "coreai-torch PR #54", "statistics in f16", |r| {
         r.inputs = |inputs, _| {
             ["running_mean", "running_var"].into_iter().for_each(|name| narrow(inputs.each(name), Dtype::F16));

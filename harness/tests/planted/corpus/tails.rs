@@ -1,10 +1,14 @@
 //! T: tails, alignment, padding.
 
+use std::sync::Arc;
+
 use isonorm_kernels::abi::Tensor;
 
 use super::layout::entries;
 use super::{ALL, Bug, bug};
-use crate::engine::{self, Entry, Row, Statistics};
+use crate::engine::{self, Row, Statistics};
+use crate::geometry::Entry;
+use crate::memory;
 use crate::number::Number;
 
 /// Lanes of a vector, in these bugs.
@@ -168,6 +172,29 @@ pub const BUGS: &[Bug] = &[
             outputs.set("y", y);
         };
     }),
+    bug("T22", "add_layer_norm:forward", ALL, "flashinfer #634", "statistics of the first 4,096 entries", |r| {
+        r.statistics = |row| engine::statistics(&row.with(row.x[..row.x.len().min(4096)].to_vec()));
+    }),
+    bug("T23", "partial_rms_norm:forward", ALL, "flashinfer #718", "rows beyond 12,288 entries not computed", |r| {
+        r.groups = |geometry| if geometry.inner > 12_288 { Vec::new() } else { geometry.groups() };
+    }),
+    bug(
+        "T24",
+        "layer_norm:forward",
+        ALL,
+        "pytorch PR #186235",
+        "x and y aligned unlike: the first entry of y is lost",
+        |r| {
+            r.around = Some(Arc::new(|call, compute| {
+                compute(call)?;
+                let (x, y) = (call.required_input("x")?, call.required_output("y")?);
+                if (x.data as usize ^ y.data as usize) % 16 != 0 && !y.is_empty() {
+                    memory::write(&y, std::iter::once((0, 0.0)));
+                }
+                Ok(())
+            }));
+        },
+    ),
     bug("R02", "layer_norm:forward", ALL, "flashinfer PR #3607", "every 8th row: variance of the row before", |r| {
         r.statistics = |row| with_other(row, row.index % 8 == 7, row.index.wrapping_sub(1));
     }),
