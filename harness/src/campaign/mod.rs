@@ -47,8 +47,6 @@ pub struct Plan {
     pub shard: (u64, u64),
     /// Threads that judge.
     pub workers: usize,
-    /// The most threads that a case gives a kernel.
-    pub threads: usize,
     /// Whether to ask large cases too: more than 65,536 rows or channels, rows of 70,000 elements, and for two of the
     /// kernels, chosen by the seed, more than 2^24 elements.
     pub large: bool,
@@ -291,7 +289,8 @@ impl Worker<'_> {
         }
         if let Some(comparison) = &trial.comparison {
             counts.elements.total += comparison.elements;
-            counts.elements.exact += comparison.elements;
+            // Of open elements nothing can be said: they are not judged.
+            counts.elements.exact += comparison.elements - comparison.open;
         }
         for &property in &trial.checked {
             let holds = !trial.flaws.iter().any(|flaw| flaw.property == property);

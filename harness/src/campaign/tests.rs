@@ -53,7 +53,6 @@ fn plan(cases: u64) -> Plan {
         budget: Budget::Cases(cases),
         shard: (0, 1),
         workers: 1,
-        threads: 1,
         large: false,
         libtorch: false,
         replay: String::new(),

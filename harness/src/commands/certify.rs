@@ -88,7 +88,6 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
         budget,
         shard: (u64::from(index - 1), u64::from(of)),
         workers,
-        threads: KERNEL_THREADS,
         large: long_enough(budget),
         libtorch: !arguments.no_libtorch,
         replay: arguments.selection.replay(),

@@ -106,11 +106,6 @@ impl Tolerance {
         self.outputs.iter().all(|output| output.errors.iter().all(|&error| error == 0.0))
     }
 
-    /// Whether some element may be anything, because an intermediate can leave the range of the working precision.
-    pub fn is_open(&self) -> bool {
-        self.outputs.iter().any(|output| output.errors.contains(&f64::INFINITY))
-    }
-
     /// The largest error of one element of an output.
     pub fn error(&self, output: usize, element: usize) -> f64 {
         self.outputs[output].errors[element]
