@@ -3,7 +3,7 @@
 use isonorm_kernels::abi::{Direction, Dtype};
 use isonorm_oracles::Problem;
 use isonorm_oracles::dd::Dd;
-use isonorm_oracles::formula::{Graph, Op};
+use isonorm_oracles::formula::{Binary, Graph, Op};
 use isonorm_oracles::interpret::Sizes;
 use isonorm_oracles::interpret::bound::{Arithmetic, OutputBound, bound};
 use isonorm_oracles::interpret::exact::{Values, exact};
@@ -35,11 +35,13 @@ impl Truth {
     pub fn of(problem: &Problem, inputs: &[&[f64]]) -> Truth {
         let graph = problem.graph();
         let values = exact(&graph, &problem.sizes(), inputs);
-        // Sums of gradients meet infinities in every order, and so do running means; forward formulas give each element
-        // its class.
+        // Sums of gradients meet infinities in every order, and so do running means. Where a mean is subtracted, x·s +
+        // (b - mean·s) meets them too if the weight or the scale is infinite. Other forward formulas give each element its
+        // class.
         let backward = problem.direction == Direction::Backward;
+        let centred = graph.nodes.iter().any(|node| matches!(node.op, Op::Binary(Binary::Sub, ..)));
         let outputs = problem.outputs().into_iter();
-        let any_non_finite = outputs.map(|output| backward || output.role == Role::State).collect();
+        let any_non_finite = outputs.map(|output| backward || centred || output.role == Role::State).collect();
         Truth { graph, values, any_non_finite }
     }
 
