@@ -25,12 +25,19 @@ pub const BUGS: &[Bug] = &[
             Statistics { spread: own.spread * (count + 1.0) / count, ..own }
         };
     }),
-    bug("P05", "rms_norm:forward", ALL, "classic", "mean |x| instead of the root of the mean square", |r| {
-        r.statistics = |row| {
-            let spread = row.mean(|x| x.map(f64::abs)).square();
-            Statistics { centre: spread.like(0.0), spread }
-        };
-    }),
+    bug(
+        "P05",
+        "rms_norm:forward",
+        ALL,
+        "classic",
+        "mean of the magnitudes instead of the root of the mean square",
+        |r| {
+            r.statistics = |row| {
+                let spread = row.mean(|x| x.map(f64::abs)).square();
+                Statistics { centre: spread.like(0.0), spread }
+            };
+        },
+    ),
     bug("P06", "l2_normalize:forward", ALL, "classic", "root forgotten", |r| {
         r.scale = |spread, setting| spread.max(setting.eps);
     }),
