@@ -95,7 +95,10 @@ fn a_strangers_library_is_certified_and_a_faulty_one_is_not() {
     let (library, records) = (faulty.display().to_string(), folder.path().join("faulty/records.jsonl"));
     let output = isonorm(&["replay", "--plugin", &library, &records.display().to_string(), "--format", "json"]);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
-    assert_eq!(json(&output)[0]["verdict"], "failed");
+    let replay = json(&output);
+    assert_eq!(replay[0]["verdict"], "failed");
+    let steps = replay[0]["steps"].as_array().expect("steps");
+    assert!(steps.iter().any(|step| step["name"] == "rrms" && step["as_written"].is_number()), "{replay:#}");
 }
 
 /// Everything in the tallies of a folder of records but the order of lines.

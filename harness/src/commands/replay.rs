@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use clap::Args;
+use isonorm_oracles::formula::{Graph, GraphOutput};
 use isonorm_oracles::interpret::bound::trace;
 use isonorm_oracles::interpret::text::{steps, text};
 use isonorm_reports::record::{self, Record};
@@ -12,7 +13,7 @@ use super::kernels::Selection;
 use super::{Answer, Error, Format, print_json};
 use crate::campaign::{Entry, Examiner, Trial, Verdict, findings};
 use crate::case::{Case, materialise};
-use crate::judge::Truth;
+use crate::judge::{Truth, by_formula};
 
 /// Run one case again and show the formula step by step, the wrong elements, and what libtorch says.
 #[derive(Debug, Args)]
@@ -49,6 +50,8 @@ struct Failure {
 struct Step {
     name: String,
     exact: record::Number,
+    /// The same step, evaluated as written in the kernel's precision by libtorch; none if it declines.
+    as_written: Option<record::Number>,
     /// The largest error that the bound allows up to here.
     bound: record::Number,
 }
@@ -159,13 +162,21 @@ fn walk_through(entry: &Entry, trial: &Trial) -> Vec<Step> {
     let arithmetic = crate::campaign::arithmetic(entry.contender.info(), problem);
     let errors = trace(&truth.graph, truth.values(), arithmetic);
     let Some(target) = truth.graph.outputs.get(output) else { return Vec::new() };
-    let named = steps(&truth.graph).into_iter().chain([(target.node, target.name.clone())]);
+    let named: Vec<_> = steps(&truth.graph).into_iter().chain([(target.node, target.name.clone())]).collect();
+    // Every step as an output of its own.
+    let precision = arithmetic.precision;
+    let outputs = named.iter().map(|(node, name)| GraphOutput { name: name.clone(), node: *node, dtype: precision });
+    let spelled = Graph { outputs: outputs.collect(), ..truth.graph.clone() };
+    let written = by_formula(problem, &spelled, &material.inputs, precision).unwrap_or_default();
     named
-        .filter_map(|(node, name)| {
+        .into_iter()
+        .enumerate()
+        .filter_map(|(step, (node, name))| {
             let place = truth.values().sizes.project(&truth.graph, target.node, element, node);
             let value = truth.values().nodes[node.index()].get(place)?;
             let bound = errors[node.index()].get(place)?;
-            Some(Step { name, exact: record::Number(value.hi), bound: record::Number(*bound) })
+            let as_written = written.get(step).and_then(|values| values.get(place)).copied().map(record::Number);
+            Some(Step { name, exact: record::Number(value.hi), as_written, bound: record::Number(*bound) })
         })
         .collect()
 }
@@ -177,9 +188,10 @@ fn told(replay: &Replay, case: &Case) -> String {
     for (name, value) in case.problem.call_attributes() {
         let _ = writeln!(out, "  {name} = {value}");
     }
-    let _ = writeln!(out, "\n{:16} {:>24} {:>12}", "step", "exact", "bound");
+    let _ = writeln!(out, "\n{:16} {:>24} {:>24} {:>12}", "step", "exact", "as written", "bound");
     for step in &replay.steps {
-        let _ = writeln!(out, "{:16} {:>24e} {:>12}", step.name, step.exact.0, step.bound);
+        let written = step.as_written.map_or_else(|| "-".to_owned(), |value| format!("{:e}", value.0));
+        let _ = writeln!(out, "{:16} {:>24e} {written:>24} {:>12}", step.name, step.exact.0, step.bound);
     }
     for Failure { property, message, wrong } in &replay.findings {
         let _ = writeln!(out, "\nFAILED {property}: {message}");

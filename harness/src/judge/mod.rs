@@ -5,7 +5,7 @@ mod libtorch;
 mod truth;
 
 pub use element::{Expected, Fault, Found, judge};
-pub use libtorch::libtorch;
+pub use libtorch::{by_formula, libtorch};
 pub use truth::{Tolerance, Truth};
 
 use isonorm_kernels::abi::Dtype;
