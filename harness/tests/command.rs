@@ -167,3 +167,28 @@ fn a_records_file_cut_in_the_middle_keeps_what_is_whole() {
     assert!(text(&output.stderr).contains("cut off"), "{}", text(&output.stderr));
     assert!(Path::new(&merged).join("report.html").exists());
 }
+
+#[test]
+fn an_interrupted_campaign_keeps_what_was_done() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().display().to_string();
+    let child = Command::new(env!("CARGO_BIN_EXE_isonorm"))
+        .args(["certify", "--op", "rms_norm", "--time", "600s", "--out", &out])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    // The header of the records says that the campaign has begun; the handler is set soon after.
+    while !folder.path().join("records.jsonl").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let stopped = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
+    assert!(stopped.success());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("stopped before its end"), "{}", text(&output.stderr));
+    assert!(folder.path().join("report.html").exists());
+    let summary = isonorm_reports::summary::Summary::read(&[folder.path().to_owned()]).expect("records");
+    assert!(summary.kernels.iter().all(|kernel| kernel.verdict == isonorm_reports::summary::Verdict::Incomplete));
+}

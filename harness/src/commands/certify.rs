@@ -118,7 +118,13 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
         Format::Text => print!("{}", told(&summary)),
     }
     eprintln!("report: {}", arguments.out.join("report.html").display());
-    verdict(&summary, of == 1 && !interrupted)
+    let answer = verdict(&summary, of == 1 && !interrupted)?;
+    match answer {
+        Answer::Well if interrupted => Err(Error::Usage(
+            "stopped before its end: what was judged is in the report, and nothing is certified".to_owned(),
+        )),
+        _ => Ok(answer),
+    }
 }
 
 /// Large cases take seconds: they are part of campaigns that last.
