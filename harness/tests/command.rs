@@ -192,3 +192,17 @@ fn an_interrupted_campaign_keeps_what_was_done() {
     let summary = isonorm_reports::summary::Summary::read(&[folder.path().to_owned()]).expect("records");
     assert!(summary.kernels.iter().all(|kernel| kernel.verdict == isonorm_reports::summary::Verdict::Incomplete));
 }
+
+#[test]
+fn a_reader_who_leaves_early_is_no_error() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_isonorm"))
+        .args(["list", "families"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    // Nobody reads: every write meets a closed pipe.
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}

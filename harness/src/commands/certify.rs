@@ -13,7 +13,7 @@ use isonorm_reports::record::{self, Number, Writer};
 use isonorm_reports::summary::{KernelSummary, Summary, Verdict};
 
 use super::kernels::Selection;
-use super::{Answer, Error, Format, print_json};
+use super::{Answer, Error, Format, print_json, print_text};
 use crate::campaign::{self, Budget, Entry, Plan, Progress};
 use crate::machine;
 use crate::run::Origin;
@@ -115,7 +115,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     isonorm_reports::write_all(&arguments.out, &summary)?;
     match arguments.format {
         Format::Json => print_json(&isonorm_reports::json::document(&summary))?,
-        Format::Text => print!("{}", told(&summary)),
+        Format::Text => print_text(&told(&summary))?,
     }
     eprintln!("report: {}", arguments.out.join("report.html").display());
     let answer = verdict(&summary, of == 1 && !interrupted)?;

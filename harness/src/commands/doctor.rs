@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Answer, Error, Format, print_json};
+use super::{Answer, Error, Format, print_json, print_text};
 use crate::machine;
 
 /// Show what this machine has: processor, instruction sets, libtorch, Python, compiler, GPU, bandwidth.
@@ -40,7 +40,10 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     ];
     match arguments.format {
         Format::Json => print_json(&findings)?,
-        Format::Text => findings.iter().for_each(|Finding { name, state }| println!("{name:17} {state}")),
+        Format::Text => {
+            let lines = findings.iter().map(|Finding { name, state }| format!("{name:17} {state}\n"));
+            print_text(&lines.collect::<String>())?;
+        }
     }
     Ok(Answer::Well)
 }

@@ -8,7 +8,7 @@ use isonorm_oracles::operators::{self, Dim, Operator, Role, TensorSpec};
 use serde::Serialize;
 
 use super::kernels::builtin;
-use super::{Answer, Error, Format, print_json};
+use super::{Answer, Error, Format, print_json, print_text};
 use crate::campaign::UnknownOperator;
 
 /// Explain an operator: formula, tensors, attributes, gradient, bound, special values, papers, kernels.
@@ -48,7 +48,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     let explanation = explanation(operator);
     match arguments.format {
         Format::Json => print_json(&explanation)?,
-        Format::Text => print!("{}", explanation.text()),
+        Format::Text => print_text(&explanation.text())?,
     }
     Ok(Answer::Well)
 }

@@ -5,7 +5,7 @@ use isonorm_oracles::operators::OPERATORS;
 use serde::Serialize;
 
 use super::kernels::builtin;
-use super::{Answer, Error, Format, print_json};
+use super::{Answer, Error, Format, print_json, print_text};
 use crate::generate::families::FAMILIES;
 
 /// List operators, kernels or value families.
@@ -72,9 +72,8 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
         Format::Json => print_json(&items)?,
         Format::Text => {
             let width = items.iter().map(|item| item.name.len()).max().unwrap_or(0);
-            for Item { name, state, summary } in items {
-                println!("{name:width$}  {summary} ({state})");
-            }
+            let line = |Item { name, state, summary }: &Item| format!("{name:width$}  {summary} ({state})\n");
+            print_text(&items.iter().map(line).collect::<String>())?;
         }
     }
     Ok(Answer::Well)

@@ -63,6 +63,8 @@ enum Error {
     Report(#[from] isonorm_reports::Error),
     #[error("cannot print the answer: {0}")]
     Print(#[from] serde_json::Error),
+    #[error("cannot print the answer: {0}")]
+    Output(std::io::Error),
 }
 
 /// Reads the command line and does what it says.
@@ -96,6 +98,15 @@ pub fn main() -> ExitCode {
 
 /// Prints one JSON document.
 fn print_json(document: &impl serde::Serialize) -> Result<(), Error> {
-    println!("{}", serde_json::to_string_pretty(document)?);
-    Ok(())
+    print_text(&format!("{}\n", serde_json::to_string_pretty(document)?))
+}
+
+/// Prints an answer. A reader who has seen enough (`| head`) is not an error.
+fn print_text(text: &str) -> Result<(), Error> {
+    use std::io::{ErrorKind, Write};
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Error::Output(error)),
+        _ => Ok(()),
+    }
 }

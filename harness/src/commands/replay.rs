@@ -10,7 +10,7 @@ use isonorm_reports::record::{self, Record};
 use serde::Serialize;
 
 use super::kernels::Selection;
-use super::{Answer, Error, Format, print_json};
+use super::{Answer, Error, Format, print_json, print_text};
 use crate::campaign::{Entry, Examiner, Trial, Verdict, findings};
 use crate::case::{Case, materialise};
 use crate::judge::{Truth, by_formula};
@@ -90,7 +90,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
             for (replay, case) in replays.iter().flat_map(|replay| {
                 cases.iter().filter(|case| case.to_string() == replay.case).take(1).map(move |case| (replay, case))
             }) {
-                print!("{}", told(replay, case));
+                print_text(&told(replay, case))?;
             }
         }
     }

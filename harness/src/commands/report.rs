@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use isonorm_reports::summary::{Summary, Verdict};
 
-use super::{Answer, Error, Format, print_json};
+use super::{Answer, Error, Format, print_json, print_text};
 
 /// Merge records of one or several runs, or shards of one, and write report and certificates.
 #[derive(Debug, Args)]
@@ -34,14 +34,14 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
         Format::Json => print_json(&isonorm_reports::json::document(&summary))?,
         Format::Text => {
             let count = |verdict| summary.verdicts(verdict);
-            println!(
-                "{} certified, {} failed, {} incomplete; {} cases, {} findings",
+            print_text(&format!(
+                "{} certified, {} failed, {} incomplete; {} cases, {} findings\n",
                 count(Verdict::Certified),
                 count(Verdict::Failed),
                 count(Verdict::Incomplete),
                 summary.cases(),
                 summary.findings()
-            );
+            ))?;
         }
     }
     eprintln!("report: {}", arguments.out.join("report.html").display());
