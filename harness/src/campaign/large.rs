@@ -16,7 +16,7 @@ use crate::judge::{Comparison, Expected, Truth};
 pub(super) const SLICE: usize = 1 << 18;
 
 /// From how many elements on a case is large.
-pub(super) const LARGE: usize = 1 << 20;
+pub(crate) const LARGE: usize = 1 << 20;
 
 /// Compares the dense outputs of a large problem with the truth, `slice_elements` at a time. `None` if the problem has no axis to cut it along.
 pub(super) fn compare_large(
@@ -51,7 +51,11 @@ pub(super) fn compare_large(
             for (output, (result, got)) in results.iter().zip(outputs).enumerate() {
                 if has(result, axis) {
                     let got = cut(result, got);
+                    let known = comparison.faults.len();
                     comparison.add(output, truth.dtype(output), truth.expected(&tolerance, output), &got);
+                    for wrong in &mut comparison.faults[known..] {
+                        wrong.element = whole_element(result, axis, length, &range, wrong.element);
+                    }
                 } else {
                     for (sum, expected) in summed[output].iter_mut().zip(truth.expected(&tolerance, output)) {
                         *sum = (sum.0 + expected.truth, sum.1 + expected.error);
@@ -98,4 +102,13 @@ fn slice(tensor: &Tensor, axis: &str, length: usize, range: &Range<usize>, value
         out.extend_from_slice(&values[start..start + range.len() * inner]);
     }
     out
+}
+
+/// The place in the whole tensor of an element of a slice that [`slice`] has cut.
+fn whole_element(tensor: &Tensor, axis: &str, length: usize, range: &Range<usize>, element: usize) -> usize {
+    let Some(first) = tensor.axes.iter().position(|axes| axes.contains(&axis)) else { return element };
+    let outer: usize = tensor.shape[..first].iter().product();
+    let inner = tensor.len() / (outer * length).max(1);
+    let block = (range.len() * inner).max(1);
+    (element / block * length + range.start) * inner + element % block
 }

@@ -1,7 +1,7 @@
 //! Campaigns: many cases, many kernels, all cores, one set of records.
 
 pub(crate) mod findings;
-mod large;
+pub(crate) mod large;
 mod range;
 mod relations;
 mod stages;

@@ -161,7 +161,7 @@ fn slices_together_judge_as_the_whole_does() {
             let right = std::mem::replace(&mut outputs[output][last], 1e3);
             let faults = judge(&outputs).faults;
             assert!(
-                faults.iter().any(|wrong| wrong.fault == Fault::Bound && wrong.output == output),
+                faults.iter().any(|wrong| (wrong.fault, wrong.output, wrong.element) == (Fault::Bound, output, last)),
                 "{name} {output}"
             );
             outputs[output][last] = right;

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::kernels::Selection;
 use super::{Answer, Error, Format, print_json, print_text};
+use crate::campaign::large::LARGE;
 use crate::campaign::{Entry, Examiner, Trial, Verdict, findings};
 use crate::case::{Case, materialise};
 use crate::judge::{Truth, by_formula};
@@ -155,6 +156,10 @@ fn replay(entry: &Entry, case: &Case) -> Result<Replay, Error> {
 fn walk_through(entry: &Entry, trial: &Trial) -> Vec<Step> {
     let problem = &trial.case.problem;
     let material = materialise(&trial.case);
+    // All steps of a large case at once would not fit in memory.
+    if material.inputs.iter().any(|values| values.len() >= LARGE) {
+        return Vec::new();
+    }
     let inputs: Vec<&[f64]> = material.inputs.iter().map(Vec::as_slice).collect();
     let truth = Truth::of(problem, &inputs);
     let (output, element) =
