@@ -416,7 +416,12 @@ impl KernelSummary {
                 }
                 None => self.properties.push(property),
             },
-            Record::Campaign(_) | Record::Kernel(_) | Record::Throughput(_) | Record::End(_) => {}
+            Record::Campaign(_)
+            | Record::Kernel(_)
+            | Record::Throughput(_)
+            | Record::Bench(_)
+            | Record::Ceiling(_)
+            | Record::End(_) => {}
         }
     }
 

@@ -4,6 +4,7 @@
 //! campaign record's `schema` field; a change of any field raises [`SCHEMA_VERSION`]. `schema/records.schema.json`
 //! describes one line for programs in other languages.
 
+mod bench;
 mod campaign;
 mod finding;
 mod histogram;
@@ -16,6 +17,7 @@ mod tests;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use bench::{Access, Bench, Ceiling, Interval, Setting};
 pub use campaign::{Budget, Campaign, End, Kernel, Library, Machine, Outcome, Property, Range, Shard, Throughput};
 pub use finding::{Case, Finding, Value, Verdict, Wrong};
 pub use histogram::Histogram;
@@ -24,7 +26,7 @@ pub use number::Number;
 pub use tally::{Counts, Elements, Errors, Extreme, Tallies, Tally, size_class, size_class_lengths};
 
 /// Version of the record schema that this program writes and reads.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// The JSON Schema of one line of records.
 pub const SCHEMA: &str = include_str!("../../schema/records.schema.json");
@@ -50,6 +52,10 @@ pub enum Record {
     Throughput(Throughput),
     /// How often a property was checked.
     Property(Property),
+    /// How one contender did against another on one workload.
+    Bench(Bench),
+    /// What the machine's memory system reaches at most.
+    Ceiling(Ceiling),
     /// Closes the records of one run.
     End(End),
 }
@@ -63,8 +69,9 @@ impl Record {
             | Record::Tally(Tally { kernel, .. })
             | Record::Finding(Finding { kernel, .. })
             | Record::Range(Range { kernel, .. })
-            | Record::Property(Property { kernel, .. }) => Some(kernel),
-            Record::Campaign(_) | Record::Throughput(_) | Record::End(_) => None,
+            | Record::Property(Property { kernel, .. })
+            | Record::Bench(Bench { kernel, .. }) => Some(kernel),
+            Record::Campaign(_) | Record::Throughput(_) | Record::Ceiling(_) | Record::End(_) => None,
         }
     }
 }
@@ -79,4 +86,4 @@ macro_rules! into_record {
         })*
     };
 }
-into_record!(Campaign, Kernel, Case, Tally, Finding, Range, Throughput, Property, End);
+into_record!(Campaign, Kernel, Case, Tally, Finding, Range, Throughput, Property, Bench, Ceiling, End);

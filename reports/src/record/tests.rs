@@ -60,6 +60,41 @@ fn what_json_has_no_number_for_survives() {
 }
 
 #[test]
+fn a_bench_says_what_it_moves_in_which_time() {
+    let interval = |value: f64| Interval { value: Number(value), low: Number(value), high: Number(value) };
+    let bench = Bench {
+        kernel: "k".into(),
+        operator: "rms_norm".into(),
+        direction: "forward".into(),
+        dtype: "f32".into(),
+        layout: "contiguous".into(),
+        shape: vec![2, 4096],
+        threads: 1,
+        versus: "libtorch".into(),
+        setting: Setting::AsCalled,
+        ratio: interval(4.0),
+        seconds: interval(1e-6),
+        versus_seconds: interval(4e-6),
+        bytes: 80_000,
+        operations: 1,
+        rounds: 1,
+        ratios: vec![Number(4.0)],
+        outliers: 0,
+        noise: Number(0.01),
+        doubt: None,
+        instructions_per_element: None,
+    };
+    assert_eq!(bench.shape_text(), "2x4096");
+    assert!((bench.bytes_per_second().0 / 8e10 - 1.0).abs() < 1e-12);
+    assert!((bench.versus_bytes_per_second().0 / 2e10 - 1.0).abs() < 1e-12);
+    let line = line(&bench.into());
+    assert!(
+        line.starts_with(r#"{"record":"bench","kernel":"k""#) && line.contains(r#""setting":"as_called""#),
+        "{line}"
+    );
+}
+
+#[test]
 fn a_histogram_with_impossible_buckets_is_refused() {
     for text in [r#"{"first": 2000000000, "counts": [1]}"#, r#"{"first": -41}"#] {
         assert!(serde_json::from_str::<Histogram>(text).unwrap_err().to_string().contains("bucket"));
@@ -103,7 +138,7 @@ fn a_bad_line_between_good_ones_is_named() {
 
 #[test]
 fn a_newer_schema_is_refused() {
-    let newer = line(&Campaign { schema: 2, ..header() }.into());
+    let newer = line(&Campaign { schema: SCHEMA_VERSION + 1, ..header() }.into());
     let with_new_field = newer.replace("\"seed\":", "\"mood\":\"good\",\"seed\":");
     assert_ne!(newer, with_new_field);
     for text in [newer, with_new_field, line(&Campaign { schema: 0, ..header() }.into())] {
