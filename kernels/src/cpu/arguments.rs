@@ -191,7 +191,7 @@ impl<'a> ParamOutput<'a> {
         let (tensor, axes) = (&self.tensor, (0..self.tensor.shape.len()).collect::<Vec<usize>>());
         let output = Output::<E>::new(self.name, tensor, tensor.shape, tensor.strides, &[], &axes)?;
         if let Some(values) = values.filter(|values| values.len() > 0) {
-            output.writer(1).put(values.map(E::from_f64));
+            output.writer(1, false).put(values.map(E::from_f64));
         }
         Ok(())
     }

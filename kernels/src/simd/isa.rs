@@ -4,6 +4,10 @@
 use half::{bf16, f16};
 use pulp::Simd;
 
+/// Bytes that move between memory and caches together, and of the longest vector. Half a line that is stored past the
+/// caches costs as much as ten whole ones.
+pub const CACHE_LINE: usize = 64;
+
 /// The most lanes any vector has.
 pub(super) const MAX_LANES: usize = 16;
 
@@ -59,29 +63,83 @@ pub trait Isa: Simd {
     /// # Safety
     /// `count` values are readable at `from`; `count` is less than the number of lanes.
     #[inline(always)]
-    unsafe fn load_head<T: Copy + Default, V>(
-        self,
-        from: *const T,
-        count: usize,
-        load: impl FnOnce(*const T) -> V,
-    ) -> V {
-        let mut lanes = [T::default(); MAX_LANES];
-        // SAFETY: the caller's promise; `lanes` is longer than any vector.
+    unsafe fn load_head<T: Copy>(self, from: *const T, count: usize) -> Line {
+        let mut lanes = Line::default();
+        // SAFETY: the caller's promise; a line is as long as any vector.
         unsafe { std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), count) };
-        load(lanes.as_ptr())
+        lanes
     }
 
-    /// Stores the first `count` lanes that `store` puts down.
+    /// Stores the first `count` lanes of a vector.
     ///
     /// # Safety
     /// `count` values are writable at `to`; `count` is less than the number of lanes.
     #[inline(always)]
-    unsafe fn store_head<T: Copy + Default>(self, to: *mut T, count: usize, store: impl FnOnce(*mut T)) {
-        let mut lanes = [T::default(); MAX_LANES];
-        store(lanes.as_mut_ptr());
-        // SAFETY: the caller's promise; `lanes` is longer than any vector.
+    unsafe fn store_head<T: Copy>(self, to: *mut T, count: usize, lanes: &Line) {
+        // SAFETY: the caller's promise; a line is as long as any vector.
         unsafe { std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, count) };
     }
+
+    /// Stores a cache line, past the caches where the instruction set can. Other threads see it after a [`fence`].
+    ///
+    /// # Safety
+    /// [`CACHE_LINE`] bytes are writable at `to`, which is aligned to them.
+    #[inline(always)]
+    unsafe fn stream<T: Copy>(self, to: *mut T, line: &Line) {
+        // SAFETY: the caller's promise.
+        unsafe { std::ptr::copy_nonoverlapping(line.as_ptr(), to, CACHE_LINE / size_of::<T>()) };
+    }
+}
+
+/// A cache line, or a vector, in memory: the compiler keeps it in a register.
+///
+/// Functions that take one take no closure instead: a closure that is not inlined is not compiled for the instruction
+/// set.
+#[repr(align(64))]
+pub struct Line([u8; CACHE_LINE]);
+
+impl Default for Line {
+    #[inline(always)]
+    fn default() -> Self {
+        Line([0; CACHE_LINE])
+    }
+}
+
+impl Line {
+    /// Its first value.
+    #[inline(always)]
+    pub(super) fn as_ptr<T>(&self) -> *const T {
+        self.0.as_ptr().cast()
+    }
+
+    /// Its first value.
+    #[inline(always)]
+    pub(super) fn as_mut_ptr<T>(&mut self) -> *mut T {
+        self.0.as_mut_ptr().cast()
+    }
+}
+
+/// Makes streamed stores visible in their place among the others, before other threads are told that they are done.
+#[inline(always)]
+pub fn fence() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has it.
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
+    }
+}
+
+/// Asks for the cache line of an address, which need not be valid.
+#[inline(always)]
+pub(super) fn prefetch<T>(address: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
 }
 
 impl Isa for pulp::Scalar128b {
@@ -133,7 +191,7 @@ mod x86 {
 
     use pulp::x86::{V3, V4};
 
-    use super::Isa;
+    use super::{Isa, Line};
     use crate::simd::Task;
 
     const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT;
@@ -202,44 +260,39 @@ mod x86 {
         }
 
         #[inline(always)]
-        unsafe fn load_head<T: Copy + Default, V>(
-            self,
-            from: *const T,
-            count: usize,
-            load: impl FnOnce(*const T) -> V,
-        ) -> V {
-            let mut lanes = Aligned([0u8; 64]);
-            let to = lanes.0.as_mut_ptr();
+        unsafe fn load_head<T: Copy>(self, from: *const T, count: usize) -> Line {
+            let mut lanes = Line::default();
             // SAFETY: masked loads touch only the `count` values the caller vouches for; the token proves the features.
             unsafe {
                 match size_of::<T>() {
-                    2 => _mm256_store_si256(to.cast(), _mm256_maskz_loadu_epi16(mask(count), from.cast())),
-                    4 => _mm512_store_si512(to.cast(), _mm512_maskz_loadu_epi32(mask(count), from.cast())),
-                    _ => _mm512_store_si512(to.cast(), _mm512_maskz_loadu_epi64(mask(count) as u8, from.cast())),
+                    2 => _mm256_store_si256(lanes.as_mut_ptr(), _mm256_maskz_loadu_epi16(mask(count), from.cast())),
+                    4 => _mm512_store_si512(lanes.as_mut_ptr(), _mm512_maskz_loadu_epi32(mask(count), from.cast())),
+                    _ => {
+                        _mm512_store_si512(lanes.as_mut_ptr(), _mm512_maskz_loadu_epi64(mask(count) as u8, from.cast()))
+                    }
                 }
             }
-            load(to.cast())
+            lanes
         }
 
         #[inline(always)]
-        unsafe fn store_head<T: Copy + Default>(self, to: *mut T, count: usize, store: impl FnOnce(*mut T)) {
-            let mut lanes = Aligned([0u8; 64]);
-            let from = lanes.0.as_mut_ptr();
-            store(from.cast());
+        unsafe fn store_head<T: Copy>(self, to: *mut T, count: usize, lanes: &Line) {
             // SAFETY: masked stores touch only the `count` values the caller vouches for; the token proves the features.
             unsafe {
                 match size_of::<T>() {
-                    2 => _mm256_mask_storeu_epi16(to.cast(), mask(count), _mm256_load_si256(from.cast())),
-                    4 => _mm512_mask_storeu_epi32(to.cast(), mask(count), _mm512_load_si512(from.cast())),
-                    _ => _mm512_mask_storeu_epi64(to.cast(), mask(count) as u8, _mm512_load_si512(from.cast())),
+                    2 => _mm256_mask_storeu_epi16(to.cast(), mask(count), _mm256_load_si256(lanes.as_ptr())),
+                    4 => _mm512_mask_storeu_epi32(to.cast(), mask(count), _mm512_load_si512(lanes.as_ptr())),
+                    _ => _mm512_mask_storeu_epi64(to.cast(), mask(count) as u8, _mm512_load_si512(lanes.as_ptr())),
                 }
             }
         }
-    }
 
-    /// A vector in memory: the compiler keeps it in a register.
-    #[repr(align(64))]
-    struct Aligned([u8; 64]);
+        #[inline(always)]
+        unsafe fn stream<T: Copy>(self, to: *mut T, line: &Line) {
+            // SAFETY: the caller's promise; the token proves the features.
+            unsafe { _mm512_stream_si512(to.cast(), _mm512_load_si512(line.as_ptr())) };
+        }
+    }
 
     #[inline(always)]
     fn mask(count: usize) -> u16 {
@@ -282,6 +335,16 @@ mod x86 {
         fn round_f16(self, value: Self::f32s) -> Self::f32s {
             // SAFETY: kernels run a `V3` only through `on_avx2`, which has F16C.
             pulp::cast(unsafe { _mm256_cvtph_ps(_mm256_cvtps_ph::<NEAREST>(pulp::cast(value))) })
+        }
+
+        #[inline(always)]
+        unsafe fn stream<T: Copy>(self, to: *mut T, line: &Line) {
+            let (from, to) = (line.as_ptr::<__m256i>(), to.cast::<__m256i>());
+            // SAFETY: the caller's promise; the token proves the features.
+            unsafe {
+                _mm256_stream_si256(to, _mm256_load_si256(from));
+                _mm256_stream_si256(to.add(1), _mm256_load_si256(from.add(1)));
+            }
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::marker::PhantomData;
 
+use super::isa::{self, CACHE_LINE, Line};
 use super::{Element, Isa, Lanes, Real};
 
 /// A dense run of elements to read.
@@ -43,6 +44,12 @@ impl<'a, E: Element> Source<'a, E> {
         unsafe { self.start.add(index).read() }.widen()
     }
 
+    /// Asks for the cache line of an element that will be needed soon; there need not be one.
+    #[inline(always)]
+    pub fn prefetch(self, index: usize) {
+        isa::prefetch(self.start.wrapping_add(index));
+    }
+
     /// The elements before and from `at` on.
     ///
     /// # Panics
@@ -66,6 +73,8 @@ impl<'a, E> From<&'a [E]> for Source<'a, E> {
 pub struct Sink<'a, E> {
     start: *mut E,
     len: usize,
+    /// Whether to write past the caches.
+    streams: bool,
     _memory: PhantomData<&'a mut E>,
 }
 
@@ -74,7 +83,14 @@ impl<'a, E: Element> Sink<'a, E> {
     /// `len` elements are writable at `start` for `'a`, and touched meanwhile by this thread only, through views.
     #[inline(always)]
     pub unsafe fn from_raw(start: *mut E, len: usize) -> Self {
-        Sink { start, len, _memory: PhantomData }
+        Sink { start, len, streams: false, _memory: PhantomData }
+    }
+
+    /// Whether to write past the caches: pays for what is too large to be found there again. Whoever streams calls
+    /// [`fence`](super::fence) before other threads are told.
+    #[inline(always)]
+    pub fn streaming(self, streams: bool) -> Self {
+        Sink { streams, ..self }
     }
 
     /// What has been written so far, to be read again.
@@ -90,21 +106,21 @@ impl<'a, E: Element> Sink<'a, E> {
     #[inline(always)]
     pub fn split_at(self, at: usize) -> (Self, Self) {
         assert!(at <= self.len);
-        let rest = Sink { start: self.start.wrapping_add(at), len: self.len - at, _memory: PhantomData };
+        let rest = Sink { start: self.start.wrapping_add(at), len: self.len - at, ..self };
         (Sink { len: at, ..self }, rest)
     }
 
     /// The same run, borrowed for a shorter time.
     #[inline(always)]
     pub fn reborrow(&mut self) -> Sink<'_, E> {
-        Sink { start: self.start, len: self.len, _memory: PhantomData }
+        Sink { ..*self }
     }
 }
 
 impl<'a, E> From<&'a mut [E]> for Sink<'a, E> {
     #[inline(always)]
     fn from(slice: &'a mut [E]) -> Self {
-        Sink { start: slice.as_mut_ptr(), len: slice.len(), _memory: PhantomData }
+        Sink { start: slice.as_mut_ptr(), len: slice.len(), streams: false, _memory: PhantomData }
     }
 }
 
@@ -129,6 +145,15 @@ pub trait Load<S: Isa, R: Real> {
     unsafe fn load_head(&self, simd: S, index: usize, count: usize) -> Self::Item;
 }
 
+/// How a run is written past the caches: in whole cache lines.
+#[derive(Clone, Copy)]
+pub struct Stream {
+    /// Elements before the first whole line.
+    pub lead: usize,
+    /// Elements of a line.
+    pub line: usize,
+}
+
 /// Something a stage writes a vector to at every index.
 pub trait Store<S: Isa, R: Real> {
     /// What it takes.
@@ -137,11 +162,29 @@ pub trait Store<S: Isa, R: Real> {
     /// Number of elements; `None` if any.
     fn extent(&self) -> Option<usize>;
 
+    /// How it wants to be written past the caches, if at all.
+    #[inline(always)]
+    fn stream(&self) -> Option<Stream> {
+        None
+    }
+
     /// Writes the vector at `index`.
     ///
     /// # Safety
     /// `index` plus the number of lanes is within the extent.
     unsafe fn store(&self, simd: S, index: usize, item: Self::Item);
+
+    /// Writes the `K` vectors from `index` on, past the caches if it wants that and they are a cache line.
+    ///
+    /// # Safety
+    /// `index` plus `K` times the number of lanes is within the extent.
+    #[inline(always)]
+    unsafe fn store_line<const K: usize>(&self, simd: S, index: usize, items: [Self::Item; K]) {
+        for (k, item) in items.into_iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { self.store(simd, index + k * R::lanes::<S>(), item) };
+        }
+    }
 
     /// Writes the first `count` lanes at `index`.
     ///
@@ -167,7 +210,7 @@ impl<S: Isa, E: Element> Load<S, E::Real> for Source<'_, E> {
     #[inline(always)]
     unsafe fn load_head(&self, simd: S, index: usize, count: usize) -> Self::Item {
         // SAFETY: the caller's promise; `load_head` gives a full vector to read.
-        unsafe { simd.load_head(self.start.add(index), count, |from| E::load(simd, from)) }
+        unsafe { E::load(simd, simd.load_head(self.start.add(index), count).as_ptr()) }
     }
 }
 
@@ -180,15 +223,55 @@ impl<S: Isa, E: Element> Store<S, E::Real> for Sink<'_, E> {
     }
 
     #[inline(always)]
+    fn stream(&self) -> Option<Stream> {
+        let size = size_of::<E>();
+        let lead = (self.start.addr().wrapping_neg() % CACHE_LINE) / size;
+        self.streams.then_some(Stream { lead, line: CACHE_LINE / size })
+    }
+
+    #[inline(always)]
     unsafe fn store(&self, simd: S, index: usize, item: Self::Item) {
         // SAFETY: the caller's promise, and that of whoever made this sink.
         unsafe { E::store(simd, self.start.add(index), item) };
     }
 
     #[inline(always)]
+    unsafe fn store_line<const K: usize>(&self, simd: S, index: usize, items: [Self::Item; K]) {
+        let bytes = K * E::Real::lanes::<S>() * size_of::<E>();
+        // SAFETY: the caller's promise, and that of whoever made this sink.
+        let to = unsafe { self.start.add(index) };
+        // Two sinks of one stage may be aligned differently.
+        if self.streams && to.addr().is_multiple_of(CACHE_LINE) && bytes == CACHE_LINE {
+            let mut line = Line::default();
+            // SAFETY: just checked, and as above; the items are a line.
+            unsafe {
+                store_all::<S, E, K>(simd, line.as_mut_ptr(), items);
+                simd.stream(to, &line);
+            }
+        } else {
+            // SAFETY: as above.
+            unsafe { store_all(simd, to, items) };
+        }
+    }
+
+    #[inline(always)]
     unsafe fn store_head(&self, simd: S, index: usize, count: usize, item: Self::Item) {
-        // SAFETY: the caller's promise; `store_head` gives room for a full vector.
-        unsafe { simd.store_head(self.start.add(index), count, |to| E::store(simd, to, item)) };
+        let mut lanes = Line::default();
+        // SAFETY: the caller's promise; a line has room for a full vector.
+        unsafe {
+            E::store(simd, lanes.as_mut_ptr(), item);
+            simd.store_head(self.start.add(index), count, &lanes);
+        }
+    }
+}
+
+/// # Safety
+/// `K` vectors are writable at `to`.
+#[inline(always)]
+unsafe fn store_all<S: Isa, E: Element, const K: usize>(simd: S, to: *mut E, items: [Lanes<S, E::Real>; K]) {
+    for (k, item) in items.into_iter().enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe { E::store(simd, to.add(k * E::Real::lanes::<S>()), item) };
     }
 }
 
@@ -298,9 +381,26 @@ macro_rules! tuple {
             }
 
             #[inline(always)]
+            fn stream(&self) -> Option<Stream> {
+                None $(.or(self.$index.stream()))*
+            }
+
+            #[inline(always)]
             unsafe fn store(&self, simd: S, index: usize, item: Self::Item) {
                 // SAFETY: as above.
                 unsafe { $(self.$index.store(simd, index, item.$index);)* }
+            }
+
+            #[inline(always)]
+            unsafe fn store_line<const K: usize>(&self, simd: S, index: usize, items: [Self::Item; K]) {
+                $(
+                    let mut part = [items[0].$index; K];
+                    for (part, item) in part.iter_mut().zip(items) {
+                        *part = item.$index;
+                    }
+                    // SAFETY: as above.
+                    unsafe { self.$index.store_line(simd, index, part) };
+                )*
             }
 
             #[inline(always)]

@@ -16,7 +16,7 @@ use std::fmt;
 use std::sync::OnceLock;
 
 pub use element::Element;
-pub use isa::Isa;
+pub use isa::{Isa, fence};
 pub use lanes::{Lanes, Real};
 pub use memory::{Discard, Load, Sink, Slot, Source, Splat, Store};
 pub use stages::{map, sum};

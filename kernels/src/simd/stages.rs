@@ -1,5 +1,7 @@
 //! The two loops that every kernel is made of: a reduction and a map over dense runs.
 
+use std::ops::Range;
+
 use super::memory::common;
 use super::{Isa, Lanes, Load, Real, Store};
 
@@ -62,7 +64,8 @@ pub fn sum<S: Isa, R: Real, L: Load<S, R>, const K: usize>(
 ///
 /// All of `from` is read at an index before `to` is written there, so they may be the same memory.
 ///
-/// The limit: the loads and the store of each vector in the first-level cache; else bandwidth.
+/// The limit: the loads and the store of each vector in the first-level cache; else bandwidth, of which a streamed
+/// store saves the third that reads what is to be overwritten.
 #[inline(always)]
 pub fn map<S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>>(
     simd: S,
@@ -70,16 +73,61 @@ pub fn map<S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>>(
     to: T,
     compute: impl Fn(L::Item) -> T::Item,
 ) {
-    let lanes = R::lanes::<S>();
     let n = common([from.extent(), to.extent()]).unwrap_or(0);
-    let mut i = 0;
+    let Some(stream) = to.stream() else { return map_range(simd, 0..n, &from, &to, &compute) };
+    let lead = stream.lead.min(n);
+    map_range(simd, 0..lead, &from, &to, &compute);
+    let lines = lead..lead + (n - lead) / stream.line * stream.line;
+    map_range(simd, lines.end..n, &from, &to, &compute);
+    match stream.line / R::lanes::<S>() {
+        1 => map_lines::<1, S, R, L, T>(simd, lines, &from, &to, &compute),
+        2 => map_lines::<2, S, R, L, T>(simd, lines, &from, &to, &compute),
+        4 => map_lines::<4, S, R, L, T>(simd, lines, &from, &to, &compute),
+        _ => map_range(simd, lines, &from, &to, &compute),
+    }
+}
+
+/// The elements of a range within the extent.
+#[inline(always)]
+fn map_range<S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>>(
+    simd: S,
+    range: Range<usize>,
+    from: &L,
+    to: &T,
+    compute: &impl Fn(L::Item) -> T::Item,
+) {
+    let (lanes, n) = (R::lanes::<S>(), range.end);
+    let mut i = range.start;
     while i + lanes <= n {
-        // SAFETY: the loop's condition; `common` made sure that both extents are `n`.
+        // SAFETY: the loop's condition; `map` made sure that both extents are at least `n`.
         unsafe { to.store(simd, i, compute(from.load(simd, i))) };
         i += lanes;
     }
     if i < n {
         // SAFETY: as above; less than a vector is left.
         unsafe { to.store_head(simd, i, n - i, compute(from.load_head(simd, i, n - i))) };
+    }
+}
+
+/// Whole cache lines of `K` vectors, within the extent.
+#[inline(always)]
+fn map_lines<const K: usize, S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>>(
+    simd: S,
+    lines: Range<usize>,
+    from: &L,
+    to: &T,
+    compute: &impl Fn(L::Item) -> T::Item,
+) {
+    let lanes = R::lanes::<S>();
+    for i in lines.step_by(K * lanes) {
+        // SAFETY: the range is of whole lines within both extents, which `map` made sure are the same.
+        unsafe {
+            // Not `array::from_fn`, in which the closure would not be compiled for the instruction set.
+            let mut items = [compute(from.load(simd, i)); K];
+            for (k, item) in items.iter_mut().enumerate().skip(1) {
+                *item = compute(from.load(simd, i + k * lanes));
+            }
+            to.store_line(simd, i, items);
+        }
     }
 }

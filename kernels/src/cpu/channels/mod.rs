@@ -16,7 +16,7 @@ mod running;
 use super::arguments::{Param, ParamOutput, eps, expect_sizes, param, sizes};
 use super::moments::{Attempt, Moments, Scaling, Total, attempt};
 use super::parallel;
-use super::views::{Input, Output};
+use super::views::{Input, Output, streams, writers};
 use crate::abi::{Call, Refusal, Tensor};
 use crate::simd::{self, Element, InstructionSet, Isa, Lanes, Real, Sink, Source, Task, map, sum};
 
@@ -200,11 +200,12 @@ where
     if size > 0 && chunks > 0 {
         let set = InstructionSet::current();
         let mut rest = &mut record[..];
+        let streams = streams(inputs, outputs);
         let mut parts = Vec::new();
         for range in parallel::divide(sets.call.threads(), count, chunks * size) {
             let (record, after) = rest.split_at_mut(range.len() * recorded);
             rest = after;
-            parts.push(Part { inputs, outputs, kernel, channels: sets.channels, sets: range, chunks, record });
+            parts.push(Part { inputs, outputs, kernel, streams, channels: sets.channels, sets: range, chunks, record });
         }
         parallel::each(parts, |part| simd::run(set, part));
     }
@@ -216,6 +217,7 @@ struct Part<'a, D, K, const N: usize, const M: usize> {
     inputs: &'a [Input<'a, D>; N],
     outputs: &'a [Output<'a, D>; M],
     kernel: &'a K,
+    streams: [bool; M],
     channels: usize,
     sets: std::ops::Range<usize>,
     chunks: usize,
@@ -227,7 +229,7 @@ impl<D: Element, K: SetKernel<D, N, M>, const N: usize, const M: usize> Task for
     fn run<S: Isa>(self, simd: S) {
         let mut room = Vec::new();
         let mut readers = self.inputs.each_ref().map(|input| input.reader(self.sets.end));
-        let mut writers = self.outputs.each_ref().map(|output| output.writer(self.sets.end));
+        let mut writers = writers(self.outputs, self.sets.end, self.streams);
         let mut records = self.record.chunks_exact_mut(self.chunks);
         for set in self.sets {
             let record = records.next().unwrap_or_default();

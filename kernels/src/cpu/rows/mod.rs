@@ -15,7 +15,7 @@ pub mod rms_norm;
 use super::arguments::{Param, ParamOutput, eps, expect_sizes, param, sizes};
 use super::moments::Total;
 use super::parallel;
-use super::views::{Input, Output};
+use super::views::{Input, Output, streams, writers};
 use crate::abi::{Call, Refusal};
 use crate::simd::{self, Element, InstructionSet, Isa, Lanes, Real, Sink, Source, Task, map};
 
@@ -224,6 +224,7 @@ where
     let set = InstructionSet::current();
     let [weight, bias] = &mut partial;
     let mut rest = (&mut weight[..], &mut bias[..]);
+    let streams = streams(&job.inputs, &job.outputs);
     let mut parts = Vec::new();
     for range in parallel::divide(rows.threads(), blocks, block * width) {
         let share = range.len() * width;
@@ -233,6 +234,7 @@ where
         parts.push(Part {
             job,
             kernel,
+            streams,
             rows: range.start * block..count.min(range.end * block),
             block,
             width,
@@ -256,6 +258,7 @@ where
 struct Part<'a, D: Element, K, const N: usize, const M: usize> {
     job: &'a Job<'a, D, N, M>,
     kernel: &'a K,
+    streams: [bool; M],
     rows: std::ops::Range<usize>,
     block: usize,
     width: usize,
@@ -268,7 +271,7 @@ impl<D: Element, K: RowKernel<D, N, M>, const N: usize, const M: usize> Task for
     fn run<S: Isa>(self, simd: S) {
         let mut room = Room::default();
         let mut readers = self.job.inputs.each_ref().map(|input| input.reader(self.rows.end));
-        let mut writers = self.job.outputs.each_ref().map(|output| output.writer(self.rows.end));
+        let mut writers = writers(&self.job.outputs, self.rows.end, self.streams);
         let first = self.rows.start;
         for row in self.rows {
             let at = (row - first) / self.block * self.width;
