@@ -21,16 +21,14 @@ pub struct Moments<R> {
 impl<R: Real> Moments<R> {
     /// Of at least one element.
     ///
-    /// First pass: the mean, from sums of `x - x[0]`, which are exact for constant data and small for data far from
-    /// zero. Second pass: the sums of `d = x - hi` and of `d^2`. The former is what the first pass got wrong; it
-    /// corrects both mean and variance.
+    /// First pass: the mean. Second pass: the sums of `d = x - hi` and of `d^2`, where `hi` is that mean rounded. The
+    /// former is what the first pass got wrong; it corrects both mean and variance, to the last bit where all elements
+    /// are the same.
     #[inline(always)]
     pub fn new<S: Isa, E: Element<Real = R>>(simd: S, x: Source<'_, E>, eps: f64) -> Self {
         let count = x.len() as f64;
-        let first = finite_or_zero(x.get(0));
-        let shift = Lanes::splat(simd, first);
-        let [total] = sum(simd, x, |x, [d]| [d + (x - shift)]);
-        let hi = R::from_f64(first.to_f64() + total / count);
+        let [total] = sum(simd, x, |x, [total]| [total + x]);
+        let hi = R::from_f64(total / count);
         let centre = Lanes::splat(simd, hi);
         let [total, squares] = sum(simd, x, |x, [total, squares]| {
             let d = x - centre;
@@ -64,11 +62,6 @@ impl<R: Real> Moments<R> {
         let rstd = Lanes::splat(simd, self.rstd);
         move |x| centred(x) * rstd
     }
-}
-
-#[inline(always)]
-fn finite_or_zero<R: Real>(value: R) -> R {
-    if value.to_f64().is_finite() { value } else { R::default() }
 }
 
 /// A total of many parts, in blocks: few roundings for each part, whatever their number.

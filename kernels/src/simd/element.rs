@@ -35,6 +35,18 @@ pub trait Element: Copy + Default + Send + Sync + 'static {
     /// A vector's worth of values is writable at `to`.
     unsafe fn store<S: Isa>(simd: S, to: *mut Self, value: Lanes<S, Self::Real>);
 
+    /// Rounds and stores `K` vectors, one after the other.
+    ///
+    /// # Safety
+    /// `K` vectors' worth of values are writable at `to`.
+    #[inline(always)]
+    unsafe fn store_all<S: Isa, const K: usize>(simd: S, to: *mut Self, values: [Lanes<S, Self::Real>; K]) {
+        for (k, value) in values.into_iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { Self::store(simd, to.add(k * Self::Real::lanes::<S>()), value) };
+        }
+    }
+
     /// Rounds to this type and widens again.
     fn round<S: Isa>(value: Lanes<S, Self::Real>) -> Lanes<S, Self::Real>;
 }
@@ -107,9 +119,28 @@ impl Element for bf16 {
     }
 
     #[inline(always)]
+    unsafe fn store_all<S: Isa, const K: usize>(simd: S, to: *mut Self, values: [Lanes<S, f32>; K]) {
+        let mut k = 0;
+        while k < K {
+            // SAFETY: the caller's promise; `bf16` is a transparent `u16`.
+            unsafe {
+                let to = to.add(k * S::F32_LANES).cast();
+                let first = simd.round_bf16(values[k].value);
+                if k + 1 < K {
+                    simd.store_upper_pair(to, first, simd.round_bf16(values[k + 1].value));
+                } else {
+                    simd.store_upper(to, first);
+                }
+            }
+            k += 2;
+        }
+    }
+
+    #[inline(always)]
     fn round<S: Isa>(value: Lanes<S, f32>) -> Lanes<S, f32> {
         let simd = value.simd;
-        Lanes { simd, value: simd.transmute_f32s_u32s(simd.round_bf16(value.value)) }
+        let bits = simd.and_u32s(simd.round_bf16(value.value), simd.splat_u32s(0xffff_0000));
+        Lanes { simd, value: simd.transmute_f32s_u32s(bits) }
     }
 }
 

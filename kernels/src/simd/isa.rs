@@ -30,11 +30,24 @@ pub trait Isa: Simd {
     /// `F32_LANES` values are readable at `from`.
     unsafe fn load_f16(self, from: *const u16) -> Self::f32s;
 
-    /// Stores the upper halves of the bits: bfloat16, if the lower halves are zero.
+    /// Stores the upper halves of the bits: bfloat16.
     ///
     /// # Safety
     /// `F32_LANES` values are writable at `to`.
     unsafe fn store_upper(self, to: *mut u16, bits: Self::u32s);
+
+    /// Stores the upper halves of two vectors' bits, one after the other.
+    ///
+    /// # Safety
+    /// Twice `F32_LANES` values are writable at `to`.
+    #[inline(always)]
+    unsafe fn store_upper_pair(self, to: *mut u16, first: Self::u32s, second: Self::u32s) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.store_upper(to, first);
+            self.store_upper(to.add(Self::F32_LANES), second);
+        }
+    }
 
     /// Rounds to binary16, to nearest, ties to even, and stores.
     ///
@@ -45,18 +58,8 @@ pub trait Isa: Simd {
     /// Rounds to binary16, to nearest, ties to even.
     fn round_f16(self, value: Self::f32s) -> Self::f32s;
 
-    /// The bits of the nearest bfloat16 (ties to even) in the upper halves, and zeros in the lower. A NaN stays one.
-    #[inline(always)]
-    fn round_bf16(self, value: Self::f32s) -> Self::u32s {
-        let bits = self.transmute_u32s_f32s(value);
-        let upper = self.splat_u32s(0xffff_0000);
-        let odd = self.and_u32s(self.wrapping_dyn_shr_u32s(bits, self.splat_u32s(16)), self.splat_u32s(1));
-        let rounded = self.add_u32s(bits, self.add_u32s(odd, self.splat_u32s(0x7fff)));
-        // The carry of rounding could turn a NaN into infinity or zero: make it quiet instead.
-        let quiet = self.or_u32s(bits, self.splat_u32s(0x0040_0000));
-        let number = self.equal_f32s(value, value);
-        self.and_u32s(self.select_u32s(number, rounded, quiet), upper)
-    }
+    /// The bits of the nearest bfloat16 (ties to even) in the upper halves, and anything in the lower. A NaN stays one.
+    fn round_bf16(self, value: Self::f32s) -> Self::u32s;
 
     /// The first `count` of the values at `from`, then zeros.
     ///
@@ -175,6 +178,12 @@ impl Isa for pulp::Scalar128b {
     }
 
     #[inline(always)]
+    fn round_bf16(self, value: Self::f32s) -> Self::u32s {
+        let value: [f32; 4] = pulp::cast(value);
+        pulp::cast(value.map(|value| u32::from(bf16::from_f32(value).to_bits()) << 16))
+    }
+
+    #[inline(always)]
     fn round_f16(self, value: Self::f32s) -> Self::f32s {
         let value: [f32; 4] = pulp::cast(value);
         pulp::cast(value.map(|value| f16::from_f32(value).to_f32()))
@@ -248,9 +257,47 @@ mod x86 {
         }
 
         #[inline(always)]
+        unsafe fn store_upper_pair(self, to: *mut u16, first: Self::u32s, second: Self::u32s) {
+            // Every other half: one shuffle for both, where narrowing each takes two and a shift.
+            const UPPER: [u16; 32] = {
+                let mut odd = [0; 32];
+                let mut i = 0;
+                while i < 32 {
+                    odd[i] = 2 * i as u16 + 1;
+                    i += 1;
+                }
+                odd
+            };
+            // SAFETY: the caller's promise; the token proves the features.
+            unsafe {
+                let upper = _mm512_loadu_si512(UPPER.as_ptr().cast());
+                let packed = _mm512_permutex2var_epi16(pulp::cast(first), upper, pulp::cast(second));
+                _mm512_storeu_si512(to.cast(), packed);
+            }
+        }
+
+        #[inline(always)]
         unsafe fn store_f16(self, to: *mut u16, value: Self::f32s) {
             // SAFETY: the caller's promise; the token proves the features.
             unsafe { _mm256_storeu_si256(to.cast(), _mm512_cvtps_ph::<NEAREST>(pulp::cast(value))) };
+        }
+
+        #[inline(always)]
+        fn round_bf16(self, value: Self::f32s) -> Self::u32s {
+            // What `vfixupimmps` answers by the class of the value, four bits each: a NaN made quiet for either NaN (the
+            // lowest two), what was there before for all others.
+            const QUIET_NAN: i32 = 0x22;
+            // SAFETY: the token proves the features.
+            unsafe {
+                let (value, bits) = (pulp::cast(value), pulp::cast::<_, __m512i>(value));
+                // Half a unit of the last place that stays, less one bit if that place is even.
+                let odd = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x1_0000));
+                let half = _mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff));
+                let rounded = _mm512_mask_add_epi32(half, odd, half, _mm512_set1_epi32(1));
+                // The carry of rounding could turn a NaN into infinity or zero.
+                let table = _mm512_set1_epi32(QUIET_NAN);
+                pulp::cast(_mm512_fixupimm_ps::<0>(_mm512_castsi512_ps(rounded), value, table))
+            }
         }
 
         #[inline(always)]
@@ -329,6 +376,22 @@ mod x86 {
         unsafe fn store_f16(self, to: *mut u16, value: Self::f32s) {
             // SAFETY: the caller's promise; kernels run a `V3` only through `on_avx2`, which has F16C.
             unsafe { _mm_storeu_si128(to.cast(), _mm256_cvtps_ph::<NEAREST>(pulp::cast(value))) };
+        }
+
+        #[inline(always)]
+        fn round_bf16(self, value: Self::f32s) -> Self::u32s {
+            // SAFETY: the token proves the features.
+            unsafe {
+                let (value, bits) = (pulp::cast(value), pulp::cast::<_, __m256i>(value));
+                // Half a unit of the last place that stays, less one bit if that place is even.
+                let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+                let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+                // The carry of rounding could turn a NaN into infinity or zero: make it quiet instead.
+                let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x0040_0000));
+                let nan = _mm256_cmp_ps::<_CMP_UNORD_Q>(value, value);
+                let [rounded, quiet] = [rounded, quiet].map(|bits| _mm256_castsi256_ps(bits));
+                pulp::cast(_mm256_blendv_ps(rounded, quiet, nan))
+            }
         }
 
         #[inline(always)]

@@ -145,10 +145,10 @@ pub trait Load<S: Isa, R: Real> {
     unsafe fn load_head(&self, simd: S, index: usize, count: usize) -> Self::Item;
 }
 
-/// How a run is written past the caches: in whole cache lines.
+/// The cache lines of a run.
 #[derive(Clone, Copy)]
-pub struct Stream {
-    /// Elements before the first whole line.
+pub struct Lines {
+    /// Elements to be written before the first line: only what is written past the caches must start where a line does.
     pub lead: usize,
     /// Elements of a line.
     pub line: usize,
@@ -162,9 +162,9 @@ pub trait Store<S: Isa, R: Real> {
     /// Number of elements; `None` if any.
     fn extent(&self) -> Option<usize>;
 
-    /// How it wants to be written past the caches, if at all.
+    /// The cache lines it wants to be written in; `None` if that does not matter.
     #[inline(always)]
-    fn stream(&self) -> Option<Stream> {
+    fn lines(&self) -> Option<Lines> {
         None
     }
 
@@ -223,10 +223,9 @@ impl<S: Isa, E: Element> Store<S, E::Real> for Sink<'_, E> {
     }
 
     #[inline(always)]
-    fn stream(&self) -> Option<Stream> {
-        let size = size_of::<E>();
-        let lead = (self.start.addr().wrapping_neg() % CACHE_LINE) / size;
-        self.streams.then_some(Stream { lead, line: CACHE_LINE / size })
+    fn lines(&self) -> Option<Lines> {
+        let before = self.start.addr().wrapping_neg() % CACHE_LINE / size_of::<E>();
+        Some(Lines { lead: if self.streams { before } else { 0 }, line: CACHE_LINE / size_of::<E>() })
     }
 
     #[inline(always)]
@@ -245,12 +244,12 @@ impl<S: Isa, E: Element> Store<S, E::Real> for Sink<'_, E> {
             let mut line = Line::default();
             // SAFETY: just checked, and as above; the items are a line.
             unsafe {
-                store_all::<S, E, K>(simd, line.as_mut_ptr(), items);
+                E::store_all(simd, line.as_mut_ptr(), items);
                 simd.stream(to, &line);
             }
         } else {
             // SAFETY: as above.
-            unsafe { store_all(simd, to, items) };
+            unsafe { E::store_all(simd, to, items) };
         }
     }
 
@@ -262,16 +261,6 @@ impl<S: Isa, E: Element> Store<S, E::Real> for Sink<'_, E> {
             E::store(simd, lanes.as_mut_ptr(), item);
             simd.store_head(self.start.add(index), count, &lanes);
         }
-    }
-}
-
-/// # Safety
-/// `K` vectors are writable at `to`.
-#[inline(always)]
-unsafe fn store_all<S: Isa, E: Element, const K: usize>(simd: S, to: *mut E, items: [Lanes<S, E::Real>; K]) {
-    for (k, item) in items.into_iter().enumerate() {
-        // SAFETY: the caller's promise.
-        unsafe { E::store(simd, to.add(k * E::Real::lanes::<S>()), item) };
     }
 }
 
@@ -381,8 +370,8 @@ macro_rules! tuple {
             }
 
             #[inline(always)]
-            fn stream(&self) -> Option<Stream> {
-                None $(.or(self.$index.stream()))*
+            fn lines(&self) -> Option<Lines> {
+                None $(.or(self.$index.lines()))*
             }
 
             #[inline(always)]

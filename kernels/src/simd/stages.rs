@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::memory::common;
+use super::memory::{Lines, common};
 use super::{Isa, Lanes, Load, Real, Store};
 
 /// Terms that one lane adds up before its sum moves on to `f64`.
@@ -74,12 +74,13 @@ pub fn map<S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>>(
     compute: impl Fn(L::Item) -> T::Item,
 ) {
     let n = common([from.extent(), to.extent()]).unwrap_or(0);
-    let Some(stream) = to.stream() else { return map_range(simd, 0..n, &from, &to, &compute) };
-    let lead = stream.lead.min(n);
-    map_range(simd, 0..lead, &from, &to, &compute);
-    let lines = lead..lead + (n - lead) / stream.line * stream.line;
-    map_range(simd, lines.end..n, &from, &to, &compute);
-    match stream.line / R::lanes::<S>() {
+    let Lines { lead, line } = to.lines().unwrap_or(Lines { lead: 0, line: R::lanes::<S>() });
+    let lead = lead.min(n);
+    let lines = lead..lead + (n - lead) / line * line;
+    for range in [0..lead, lines.end..n] {
+        map_range(simd, range, &from, &to, &compute);
+    }
+    match line / R::lanes::<S>() {
         1 => map_lines::<1, S, R, L, T>(simd, lines, &from, &to, &compute),
         2 => map_lines::<2, S, R, L, T>(simd, lines, &from, &to, &compute),
         4 => map_lines::<4, S, R, L, T>(simd, lines, &from, &to, &compute),
@@ -109,7 +110,8 @@ fn map_range<S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>>(
     }
 }
 
-/// Whole cache lines of `K` vectors, within the extent.
+/// Whole cache lines of `K` vectors, within the extent: half-precision vectors are packed together, and what is written
+/// past the caches goes by lines.
 #[inline(always)]
 fn map_lines<const K: usize, S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>>(
     simd: S,
