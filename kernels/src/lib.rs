@@ -3,6 +3,7 @@
 //! [`builtin`] lists the kernels; [`abi`] is the door.
 
 pub mod abi;
+pub mod bandwidth;
 mod cpu;
 mod simd;
 

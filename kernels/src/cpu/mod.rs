@@ -11,6 +11,7 @@ pub mod arguments;
 pub mod channels;
 pub mod moments;
 pub mod parallel;
+mod pool;
 pub mod rows;
 pub mod views;
 

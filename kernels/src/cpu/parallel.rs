@@ -1,29 +1,32 @@
-//! Threads.
+//! Dividing work among threads.
 
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
-/// Elements that a thread must have to do to be worth waking.
-const GRAIN: usize = 1 << 14;
+use smallvec::SmallVec;
+
+use super::pool;
+
+/// Elements that a thread must have to do to be worth asking.
+const GRAIN: usize = 1 << 13;
+
+/// The parts of a call's work; few enough to need no allocation.
+pub type Parts<T> = SmallVec<[T; 2]>;
 
 /// Divides `count` pieces of `size` elements each among up to `threads` threads.
-pub fn divide(threads: usize, count: usize, size: usize) -> Vec<Range<usize>> {
+pub fn divide(threads: usize, count: usize, size: usize) -> Parts<Range<usize>> {
     let useful = (count.saturating_mul(size) / GRAIN).clamp(1, threads.max(1)).min(count.max(1));
     (0..useful).map(|part| count * part / useful..count * (part + 1) / useful).collect()
 }
 
-/// Does all `parts`, each on a thread of its own; the first on this one.
-pub fn each<T: Send>(mut parts: Vec<T>, body: impl Fn(T) + Sync) {
-    let rest = parts.split_off(parts.len().min(1));
-    let first = parts.pop();
-    if rest.is_empty() {
-        first.into_iter().for_each(body);
-        return;
+/// Does all `parts`, on as many threads.
+pub fn each<T: Send>(mut parts: Parts<T>, body: impl Fn(T) + Sync) {
+    if parts.len() <= 1 {
+        return parts.pop().into_iter().for_each(body);
     }
-    rayon::in_place_scope(|scope| {
-        let body = &body;
-        for part in rest {
-            scope.spawn(move |_| body(part));
-        }
-        first.into_iter().for_each(body);
+    let parts: Vec<Mutex<Option<T>>> = parts.into_iter().map(|part| Mutex::new(Some(part))).collect();
+    pool::each_part(parts.len(), &|index| {
+        let part = parts[index].lock().unwrap_or_else(PoisonError::into_inner).take();
+        part.into_iter().for_each(&body);
     });
 }

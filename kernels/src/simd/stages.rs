@@ -121,7 +121,8 @@ fn map_lines<const K: usize, S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>>(
     compute: &impl Fn(L::Item) -> T::Item,
 ) {
     let lanes = R::lanes::<S>();
-    for i in lines.step_by(K * lanes) {
+    let mut i = lines.start;
+    while i < lines.end {
         // SAFETY: the range is of whole lines within both extents, which `map` made sure are the same.
         unsafe {
             // Not `array::from_fn`, in which the closure would not be compiled for the instruction set.
@@ -131,5 +132,6 @@ fn map_lines<const K: usize, S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>>(
             }
             to.store_line(simd, i, items);
         }
+        i += K * lanes;
     }
 }

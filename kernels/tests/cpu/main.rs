@@ -1,5 +1,6 @@
 //! The kernels for the CPU, judged by plain f64 arithmetic. (`isonorm certify` judges them by the exact truth.)
 
+mod bandwidth;
 mod common;
 mod operators;
 mod reference;

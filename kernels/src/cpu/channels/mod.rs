@@ -201,7 +201,7 @@ where
         let set = InstructionSet::current();
         let mut rest = &mut record[..];
         let streams = streams(inputs, outputs);
-        let mut parts = Vec::new();
+        let mut parts = parallel::Parts::new();
         for range in parallel::divide(sets.call.threads(), count, chunks * size) {
             let (record, after) = rest.split_at_mut(range.len() * recorded);
             rest = after;

@@ -225,7 +225,7 @@ where
     let [weight, bias] = &mut partial;
     let mut rest = (&mut weight[..], &mut bias[..]);
     let streams = streams(&job.inputs, &job.outputs);
-    let mut parts = Vec::new();
+    let mut parts = parallel::Parts::new();
     for range in parallel::divide(rows.threads(), blocks, block * width) {
         let share = range.len() * width;
         let (weight, weight_rest) = rest.0.split_at_mut(if wanted[0] { share } else { 0 });

@@ -1,0 +1,53 @@
+//! The loops that kernels are measured against do what they say.
+
+use isonorm_kernels::bandwidth::{copy, read, write};
+use isonorm_kernels::{InstructionSet, with_instruction_set};
+
+/// Every instruction set, some lengths (none, tails, several shares), one thread and more, streamed or not.
+fn for_all(body: impl Fn(usize, usize, bool)) {
+    for set in InstructionSet::ALL {
+        with_instruction_set(set, || {
+            for len in [0, 1, 15, 16, 17, 1000, 100_003] {
+                for threads in [1, 2, 3] {
+                    body(len, threads, false);
+                    body(len, threads, true);
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn copies_and_writes_reach_every_element_and_no_other() {
+    for_all(|len, threads, streams| {
+        // Not at the start of a cache line.
+        let from: Vec<f32> = (0..len + 2).map(|i| i as f32).collect();
+        let mut to = vec![-1.0; len + 2];
+        copy(&from[1..=len], &mut to[1..=len], threads, streams);
+        assert!(to[1..=len] == from[1..=len], "{len} elements, {threads} threads");
+        assert_eq!((to[0], to[len + 1]), (-1.0, -1.0));
+        write(&mut to[1..=len], 3.0, threads, streams);
+        assert!(to[1..=len].iter().all(|&x| x == 3.0), "{len} elements, {threads} threads");
+        assert_eq!((to[0], to[len + 1]), (-1.0, -1.0));
+    });
+}
+
+#[test]
+fn a_read_meets_every_element_once() {
+    for_all(|len, threads, _| {
+        let from: Vec<f32> = (0..len).map(|i| (i % 7) as f32).collect();
+        let sum: usize = (0..len).map(|i| i % 7).sum();
+        assert_eq!(read(&from, threads), sum as f64, "{len} elements, {threads} threads");
+    });
+}
+
+#[test]
+fn many_callers_share_the_threads() {
+    let from: Vec<f32> = (0..100_000).map(|i| (i % 5) as f32).collect();
+    let expected = read(&from, 1);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..200).for_each(|_| assert_eq!(read(&from, 3), expected)));
+        }
+    });
+}
