@@ -62,12 +62,11 @@ impl Task for Access<'_> {
     fn run<S: Isa>(self, simd: S) {
         match self {
             Access::Read(from, total) => [*total] = simd::sum(simd, Source::from(from), |x, [sum]| [sum + x]),
-            Access::Write { value, to, streams } => {
-                simd::map(simd, Splat(value), Sink::from(to).streaming(streams), |x| x);
-            }
-            Access::Copy { from, to, streams } => {
-                simd::map(simd, Source::from(from), Sink::from(to).streaming(streams), |x| x);
-            }
+            // What the standard library does is as good as it gets, unless it must be streamed.
+            Access::Write { value, to, streams: false } => to.fill(value),
+            Access::Copy { from, to, streams: false } => to.copy_from_slice(from),
+            Access::Write { value, to, .. } => simd::map(simd, Splat(value), Sink::from(to).streaming(true), |x| x),
+            Access::Copy { from, to, .. } => simd::map(simd, Source::from(from), Sink::from(to).streaming(true), |x| x),
         }
         fence();
     }
