@@ -1,16 +1,15 @@
 //! The loops that kernels are measured against do what they say.
 
-use isonorm_kernels::bandwidth::{copy, read, write};
+use isonorm_kernels::bandwidth::{Stores, copy, read, write};
 use isonorm_kernels::{InstructionSet, with_instruction_set};
 
-/// Every instruction set, some lengths (none, tails, several shares), one thread and more, streamed or not.
-fn for_all(body: impl Fn(usize, usize, bool)) {
+/// Every instruction set, some lengths (none, tails, several shares), one thread and more, every kind of store.
+fn for_all(body: impl Fn(usize, usize, Stores)) {
     for set in InstructionSet::ALL {
         with_instruction_set(set, || {
             for len in [0, 1, 15, 16, 17, 1000, 100_003] {
                 for threads in [1, 2, 3] {
-                    body(len, threads, false);
-                    body(len, threads, true);
+                    Stores::ALL.into_iter().for_each(|stores| body(len, threads, stores));
                 }
             }
         });
@@ -19,14 +18,14 @@ fn for_all(body: impl Fn(usize, usize, bool)) {
 
 #[test]
 fn copies_and_writes_reach_every_element_and_no_other() {
-    for_all(|len, threads, streams| {
+    for_all(|len, threads, stores| {
         // Not at the start of a cache line.
         let from: Vec<f32> = (0..len + 2).map(|i| i as f32).collect();
         let mut to = vec![-1.0; len + 2];
-        copy(&from[1..=len], &mut to[1..=len], threads, streams);
+        copy(&from[1..=len], &mut to[1..=len], threads, stores);
         assert!(to[1..=len] == from[1..=len], "{len} elements, {threads} threads");
         assert_eq!((to[0], to[len + 1]), (-1.0, -1.0));
-        write(&mut to[1..=len], 3.0, threads, streams);
+        write(&mut to[1..=len], 3.0, threads, stores);
         assert!(to[1..=len].iter().all(|&x| x == 3.0), "{len} elements, {threads} threads");
         assert_eq!((to[0], to[len + 1]), (-1.0, -1.0));
     });
