@@ -4,6 +4,7 @@
 //! such records only: it knows strings and numbers, and no operator. A campaign cut in shards over many machines is
 //! the concatenation of its records.
 
+pub mod bench;
 pub mod certificate;
 mod error;
 pub mod html;
@@ -13,6 +14,7 @@ pub mod plot;
 pub mod record;
 mod render;
 pub mod summary;
+pub mod table;
 mod write;
 
 pub use error::{BadLine, Error};

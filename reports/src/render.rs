@@ -16,6 +16,7 @@ pub(crate) fn render(template: &str, context: impl Serialize) -> Result<String, 
     environment.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
     environment.add_template("certificate.md", include_str!("../templates/certificate.md"))?;
     environment.add_template("report.html", include_str!("../templates/report.html"))?;
+    environment.add_template("benches.html", include_str!("../templates/benches.html"))?;
     environment.add_template("report.css", include_str!("../templates/report.css"))?;
     environment.add_template("report.js", include_str!("../templates/report.js"))?;
     environment.add_filter("number", number);
@@ -50,7 +51,7 @@ fn breakable(name: &str) -> Value {
 }
 
 /// Text that means itself in Markdown, also in a table.
-fn markdown(text: &str) -> String {
+pub(crate) fn markdown(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::Error;
+use crate::bench::Benches;
 use crate::record::{
     self, Campaign, Case, Counts, End, Finding, Kernel, Number, Outcome, Property, Range, Record, Tallies, Tally,
     Throughput, files, read_lossy,
@@ -21,6 +22,8 @@ pub struct Summary {
     pub kernels: Vec<KernelSummary>,
     /// Speed of all runs together: cases and times added up.
     pub throughput: Throughput,
+    /// What was measured about speed. Kernels that were only timed are not among the kernels.
+    pub benches: Benches,
     /// What is wrong with the records themselves.
     pub problems: Vec<Problem>,
 }
@@ -158,9 +161,27 @@ impl Section {
         !self.damaged && self.run.end.as_ref().is_some_and(|end| end.outcome == Outcome::Complete)
     }
 
-    fn cases(&self) -> u64 {
-        let cases = |record: &Record| if let Record::Tally(tally) = record { tally.counts.cases } else { 0 };
-        self.records.iter().map(cases).sum()
+    /// Judged cases and measurements.
+    fn weight(&self) -> u64 {
+        let weight = |record: &Record| match record {
+            Record::Tally(tally) => tally.counts.cases,
+            Record::Bench(_) => 1,
+            _ => 0,
+        };
+        self.records.iter().map(weight).sum()
+    }
+
+    /// Whether only speed was asked about.
+    fn only_measures(&self) -> bool {
+        let (mut measures, mut judges) = (false, false);
+        for record in &self.records {
+            match record {
+                Record::Bench(_) | Record::Ceiling(_) => measures = true,
+                Record::Campaign(_) | Record::Kernel(_) | Record::End(_) => {}
+                _ => judges = true,
+            }
+        }
+        measures && !judges
     }
 
     /// What the shards of one campaign agree in.
@@ -250,10 +271,16 @@ fn summarise(sections: Vec<Section>, mut problems: Vec<Problem>) -> Summary {
     let mut kernels = BTreeMap::<String, KernelSummary>::new();
     let mut throughput = Throughput { cases: 0, seconds: Number(0.0), stages: BTreeMap::new() };
     let mut tallies = Tallies::default();
-    let (mut runs, mut rest) = (Vec::new(), Vec::new());
+    let (mut runs, mut rest, mut measured) = (Vec::new(), Vec::new(), Vec::new());
+    let mut timed = BTreeSet::new();
     for (section, incomplete) in choose(sections, &mut problems) {
+        let only_measures = section.only_measures();
         for record in section.records {
             match record {
+                Record::Bench(_) | Record::Ceiling(_) => {
+                    measured.push((section.run.campaign.machine.clone(), record));
+                }
+                Record::Kernel(kernel) if only_measures => drop(timed.insert(kernel.name)),
                 Record::Kernel(kernel) => describe(&mut kernels, kernel, runs.len(), &incomplete),
                 Record::Throughput(more) => add_throughput(&mut throughput, &more),
                 Record::Tally(tally) => tallies.add(&tally),
@@ -263,7 +290,9 @@ fn summarise(sections: Vec<Section>, mut problems: Vec<Problem>) -> Summary {
         runs.push(section.run);
     }
     // Kernels come first, because all other records refer to them.
-    let mut unknown = BTreeSet::new();
+    let names = measured.iter().filter_map(|(_, record)| record.kernel());
+    let mut unknown: BTreeSet<_> =
+        names.filter(|name| !timed.contains(*name) && !kernels.contains_key(*name)).map(str::to_owned).collect();
     for record in tallies.into_iter().map(Record::from).chain(rest) {
         let Some(name) = record.kernel() else { continue };
         match kernels.get_mut(name) {
@@ -281,7 +310,7 @@ fn summarise(sections: Vec<Section>, mut problems: Vec<Problem>) -> Summary {
     let mut kernels: Vec<_> = kernels.into_values().collect();
     kernels.iter_mut().for_each(KernelSummary::decide);
     kernels.sort_by_cached_key(|k| (k.kernel.operator.clone(), k.kernel.direction != "forward", k.kernel.name.clone()));
-    Summary { runs, kernels, throughput, problems }
+    Summary { runs, kernels, throughput, benches: Benches::new(measured), problems }
 }
 
 /// The names that different kernels share.
@@ -320,11 +349,13 @@ fn choose(sections: Vec<Section>, problems: &mut Vec<Problem>) -> Vec<(Section, 
         // The same cases on another machine are not the same evidence.
         let mut places = BTreeMap::<String, Section>::new();
         for section in shards {
-            let Campaign { shard, machine, .. } = &section.run.campaign;
-            let (place, index) = (format!("{shard:?} {machine:?}"), shard.index);
+            let Campaign { shard, machine, started, .. } = &section.run.campaign;
+            // Measured again is new evidence; judged again is not.
+            let time = if section.only_measures() { started } else { "" };
+            let (place, index) = (format!("{shard:?} {machine:?} {time}"), shard.index);
             if let Some(other) = places.get(&place) {
                 problems.push(Problem::DuplicateShard { seed, index, of });
-                if (other.complete(), other.cases()) >= (section.complete(), section.cases()) {
+                if (other.complete(), other.weight()) >= (section.complete(), section.weight()) {
                     continue;
                 }
             }

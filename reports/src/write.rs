@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use crate::certificate::Certificate;
 use crate::summary::Summary;
-use crate::{Error, html, junit, plot};
+use crate::{Error, bench, html, junit, plot};
 
-/// Writes `report.html`, `junit.xml`, `certificates/KERNEL.json` and `.md`, and `figures/NAME.svg` into a folder, which
-/// is made if it is not there, and says which files these are. Each file appears complete or not at all.
+/// Writes `report.html`, `junit.xml`, `certificates/KERNEL.json` and `.md`, `figures/NAME.svg` and, if speed was measured,
+/// `benches.json` and `benches.md` into a folder, which is made if it is not there, and says which files these are. Each
+/// file appears complete or not at all.
 ///
 /// # Errors
 /// [`Error::Write`] if a file cannot be written, and what the parts of the report return.
@@ -23,6 +24,10 @@ pub fn write_all(folder: &Path, summary: &Summary) -> Result<Vec<PathBuf>, Error
     };
     put("report.html".to_owned(), html::page(summary)?)?;
     put("junit.xml".to_owned(), junit::junit(summary)?)?;
+    if !summary.benches.is_empty() {
+        put("benches.md".to_owned(), bench::markdown(&summary.benches))?;
+        put("benches.json".to_owned(), serde_json::to_string_pretty(&bench::document(&summary.benches))? + "\n")?;
+    }
     let mut taken = BTreeSet::new();
     for kernel in &summary.kernels {
         let certificate = Certificate::new(summary, kernel);
@@ -31,7 +36,7 @@ pub fn write_all(folder: &Path, summary: &Summary) -> Result<Vec<PathBuf>, Error
         put(format!("certificates/{name}.md"), certificate.markdown()?)?;
     }
     let mut taken = BTreeSet::new();
-    for figure in plot::figures(summary)? {
+    for figure in plot::figures(summary)?.into_iter().chain(plot::bench_figures(&summary.benches)?) {
         put(format!("figures/{}.svg", file_name(&figure.name, &mut taken)), figure.file())?;
     }
     Ok(written)

@@ -45,13 +45,16 @@
     });
   }
 
-  document.getElementById("filter").addEventListener("input", (event) => {
-    const words = event.target.value.toLowerCase().split(/\s+/);
-    for (const row of document.querySelectorAll("#kernel-table tbody tr")) {
-      const text = row.textContent.toLowerCase();
-      row.hidden = !words.every((word) => text.includes(word));
-    }
-  });
+  for (const filter of document.querySelectorAll("[data-filter]")) {
+    const body = document.getElementById(filter.dataset.filter).tBodies[0];
+    filter.addEventListener("input", () => {
+      const words = filter.value.toLowerCase().split(/\s+/);
+      for (const row of body.rows) {
+        const text = row.textContent.toLowerCase();
+        row.hidden = !words.every((word) => text.includes(word));
+      }
+    });
+  }
 
   for (const button of document.querySelectorAll("[data-copy]")) {
     button.addEventListener("click", async () => {

@@ -1,5 +1,6 @@
 //! Figures: each file makes one kind from a summary. To add one, copy a neighbour and name it in [`figures`].
 
+mod bench;
 mod error;
 mod families;
 mod theme;
@@ -20,11 +21,13 @@ pub struct Figure {
     pub title: String,
     /// How to read it.
     pub caption: String,
+    /// The operator that it is about, if it shows details of one.
+    pub operator: Option<String>,
     /// The figure for a page that has [`css`] and [`css_variables`].
     pub svg: String,
 }
 
-/// All figures that the summary has data for.
+/// All figures about correctness that the summary has data for.
 ///
 /// # Errors
 /// [`Error::Plot`] if one cannot be drawn.
@@ -42,6 +45,7 @@ pub fn figures(summary: &Summary) -> Result<Vec<Figure>, Error> {
     Ok(figures)
 }
 
+pub use bench::figures as bench_figures;
 pub use theme::{css, css_variables};
 
 impl Figure {

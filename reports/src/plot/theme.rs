@@ -86,7 +86,7 @@ pub(super) fn figure(
     let label = title.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
     let free = format!("<svg role=\"img\" aria-label=\"{label}\" width=\"100%\" viewBox");
     let svg = svg.replacen(&fixed, &free, 1);
-    Ok(Figure { name: name.to_owned(), title, caption, svg })
+    Ok(Figure { name: name.to_owned(), title, caption, operator: None, svg })
 }
 
 /// Text of the given size in pixels, anchored as told.
@@ -165,6 +165,32 @@ pub(super) enum Look {
     Steps,
     /// Crosses.
     Crosses,
+    /// A thin broken line.
+    Dashes,
+    /// Dots, and rings for their counterpart.
+    Points,
+    Rings,
+    /// Squares, and their outlines for their counterpart.
+    Blocks,
+    Frames,
+    /// A short upright line.
+    Ticks,
+}
+
+/// Draws one mark of a series of marks, at pixels of the area; nothing for what is a line or an area itself.
+pub(super) fn mark(area: &Area, at: (i32, i32), ink: Ink, look: Look) -> Drawn {
+    let (line, filled, thin) = (ink.light.stroke_width(2), ink.light.filled(), ink.light.stroke_width(1));
+    let at = EmptyElement::at(at);
+    match look {
+        Look::Crosses => area.draw(&(at + Cross::new((0, 0), 4, line)))?,
+        Look::Points => area.draw(&(at + Circle::new((0, 0), 3, filled)))?,
+        Look::Rings => area.draw(&(at + Circle::new((0, 0), 3, thin)))?,
+        Look::Blocks => area.draw(&(at + Rectangle::new([(-3, -3), (3, 3)], filled)))?,
+        Look::Frames => area.draw(&(at + Rectangle::new([(-3, -3), (3, 3)], thin)))?,
+        Look::Ticks => area.draw(&(at + PathElement::new([(0, -5), (0, 5)], line)))?,
+        Look::Dots | Look::Line | Look::Squares | Look::Bars | Look::Steps | Look::Dashes => {}
+    }
+    Ok(())
 }
 
 /// Draws a line of points in any coordinates.
@@ -187,7 +213,14 @@ pub(super) fn series(chart: &mut Chart, points: &[(f64, f64)], ink: Ink, look: L
         Look::Bars => drop(chart.draw_series(
             points.map(|(x, y)| Rectangle::new([(x, f64::MIN), (x + 1.0, y)], ink.light.mix(0.35).filled())),
         )?),
-        Look::Crosses => drop(chart.draw_series(points.map(|at| Cross::new(at, 4, line)))?),
+        Look::Dashes => drop(chart.draw_series(DashedLineSeries::new(points, 6, 4, ink.light.stroke_width(1)))?),
+        Look::Crosses | Look::Points | Look::Rings | Look::Blocks | Look::Frames | Look::Ticks => {
+            let (area, (left, top)) = (chart.plotting_area(), chart.plotting_area().get_base_pixel());
+            for point in points {
+                let (x, y) = area.map_coordinate(&point);
+                mark(&area.strip_coord_spec(), (x - left, y - top), ink, look)?;
+            }
+        }
     }
     Ok(())
 }
@@ -195,8 +228,11 @@ pub(super) fn series(chart: &mut Chart, points: &[(f64, f64)], ink: Ink, look: L
 /// Height of the strip that [`legend`] draws in.
 pub(super) const LEGEND: u32 = 26;
 
+/// A series by its look and name.
+pub(super) type Entry<'a> = (Ink, Look, &'a str);
+
 /// Names the series of a chart, in a strip above it.
-pub(super) fn legend(strip: &Area, entries: &[(Ink, Look, &str)]) -> Drawn {
+pub(super) fn legend(strip: &Area, entries: &[Entry]) -> Drawn {
     let (mut x, y) = (10, 12);
     for (ink, look, name) in entries {
         let (line, filled) = (ink.light.stroke_width(2), ink.light.filled());
@@ -213,7 +249,14 @@ pub(super) fn legend(strip: &Area, entries: &[(Ink, Look, &str)]) -> Drawn {
                 strip.draw(&Rectangle::new([(x + 6, y - 3), (x + 12, y + 3)], filled))?;
             }
             Look::Bars => strip.draw(&Rectangle::new([(x, y - 5), (x + 18, y + 5)], ink.light.mix(0.35).filled()))?,
-            Look::Crosses => strip.draw(&Cross::new((x + 9, y), 4, line))?,
+            Look::Dashes => {
+                for (from, to) in [(0, 5), (7, 12), (14, 18)] {
+                    strip.draw(&PathElement::new([(x + from, y), (x + to, y)], ink.light.stroke_width(1)))?;
+                }
+            }
+            Look::Crosses | Look::Points | Look::Rings | Look::Blocks | Look::Frames | Look::Ticks => {
+                mark(strip, (x + 9, y), *ink, *look)?;
+            }
         }
         strip.draw_text(name, &text(TEXT, 12, HPos::Left, VPos::Center), (x + 24, y))?;
         // No font is at hand to measure with: about six pixels a character.

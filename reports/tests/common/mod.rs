@@ -36,11 +36,11 @@ const OPERATORS: [(&str, &str); 11] = [
 ];
 
 /// A small linear congruential generator: the fixture only has to look lively.
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
     /// From 0 to 1.
-    fn roll(&mut self) -> f64 {
+    pub fn roll(&mut self) -> f64 {
         self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (self.0 >> 11) as f64 / (1u64 << 53) as f64
     }

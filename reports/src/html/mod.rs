@@ -1,11 +1,14 @@
 //! The report for people: one page that needs nothing else.
 
+mod bench;
+
 use std::collections::BTreeSet;
 
 use serde::Serialize;
 
+use self::bench::Speed;
 use crate::certificate::{Asked, Certificate};
-use crate::plot::{self, figures};
+use crate::plot::{self, Figure, figures};
 use crate::record::{Number, Property, Range};
 use crate::summary::{Summary, Verdict, counted};
 use crate::{Error, render};
@@ -13,8 +16,12 @@ use crate::{Error, render};
 /// What the template `report.html` is filled with.
 #[derive(Serialize)]
 struct Page {
-    verdict: Verdict,
+    /// Whether it is about correctness, which it is not if kernels were only timed.
+    certifies: bool,
+    /// What the headline means: a verdict, or a class of its own.
+    mood: String,
     headline: String,
+    speed: Option<Speed>,
     certified: usize,
     failed: usize,
     incomplete: usize,
@@ -47,6 +54,13 @@ struct Drawing {
     wide: bool,
 }
 
+impl From<Figure> for Drawing {
+    fn from(figure: Figure) -> Drawing {
+        let Figure { name, title, caption, svg, .. } = figure;
+        Drawing { wide: name == "families", title, caption, svg }
+    }
+}
+
 /// The page.
 ///
 /// # Errors
@@ -63,16 +77,19 @@ pub fn page(summary: &Summary) -> Result<String, Error> {
         let of = |dtype: &String| k.ranges.iter().find(|r| r.dtype == *dtype).cloned();
         (k.kernel.name.clone(), dtypes.iter().map(of).collect())
     });
-    let drawings = figures(summary)?.into_iter().map(|figure| Drawing {
-        wide: figure.name == "families",
-        title: figure.title,
-        caption: figure.caption,
-        svg: figure.svg,
-    });
     let (verdict, headline) = headline(summary);
+    let speed = Speed::of(&summary.benches)?;
+    let certifies = !kernels.is_empty() || speed.is_none();
+    let (mood, headline) = match certifies {
+        true => (verdict.to_string(), headline),
+        false if summary.benches.any_slower() => ("slower".to_owned(), summary.benches.headline()),
+        false => ("measured".to_owned(), summary.benches.headline()),
+    };
     let page = Page {
-        verdict,
+        certifies,
+        mood,
         headline,
+        speed,
         certified: summary.verdicts(Verdict::Certified),
         failed: summary.verdicts(Verdict::Failed),
         incomplete: summary.verdicts(Verdict::Incomplete),
@@ -87,7 +104,7 @@ pub fn page(summary: &Summary) -> Result<String, Error> {
         properties: properties.iter().cloned().collect(),
         range_rows: range_rows.collect(),
         dtypes: dtypes.iter().cloned().collect(),
-        figures: drawings.collect(),
+        figures: figures(summary)?.into_iter().map(Drawing::from).collect(),
         problems: summary.problems.iter().map(ToString::to_string).collect(),
         runs: summary.runs.iter().map(Asked::from).collect(),
         light: plot::css_variables(false),

@@ -1,0 +1,163 @@
+//! Figures about speed. Those over all operators come first; then, for each operator and dtype, its details.
+
+mod directions;
+mod means;
+mod roofline;
+mod rounds;
+mod row_length;
+mod rows;
+mod speedups;
+mod threads;
+
+use std::collections::BTreeSet;
+
+use super::Figure;
+use super::theme;
+use crate::Error;
+use crate::bench::{Benches, COPY, Cell, Limit};
+use crate::record::Setting;
+
+/// The measurements of one machine, with outputs allocated before.
+struct View<'a> {
+    cells: Vec<&'a Cell>,
+    ceilings: Vec<&'a Limit>,
+    /// What is added to titles where there are several machines.
+    place: String,
+}
+
+/// All figures about speed that there is data for.
+///
+/// # Errors
+/// [`Error::Plot`] if one cannot be drawn.
+pub fn figures(benches: &Benches) -> Result<Vec<Figure>, Error> {
+    let mut figures = Vec::new();
+    for (index, machine) in benches.machines.iter().enumerate() {
+        let several = benches.machines.len() > 1;
+        let place = if several { format!(", machine {}: {}", index + 1, machine.cpu) } else { String::new() };
+        let warm = |cell: &&Cell| cell.machine == index && cell.bench.setting == Setting::Warm;
+        let view = View {
+            cells: benches.cells.iter().filter(warm).collect(),
+            ceilings: benches.ceilings.iter().filter(|limit| limit.machine == index).collect(),
+            place,
+        };
+        figures.extend(view.overview()?);
+        for (operator, dtype) in view.cells.iter().map(|c| (&c.bench.operator, &c.bench.dtype)).collect::<BTreeSet<_>>()
+        {
+            let details = view.details(operator, dtype)?.into_iter();
+            figures.extend(details.map(|figure| Figure { operator: Some(operator.clone()), ..figure }));
+        }
+    }
+    Ok(figures)
+}
+
+impl View<'_> {
+    fn overview(&self) -> Result<Vec<Figure>, Error> {
+        let mut figures = Vec::new();
+        let dtypes: BTreeSet<_> = self.cells.iter().map(|cell| cell.bench.dtype.as_str()).collect();
+        let threads = self.cells.iter().map(|cell| cell.bench.threads);
+        let threads: BTreeSet<_> = threads.chain(self.ceilings.iter().map(|limit| limit.ceiling.threads)).collect();
+        for dtype in &dtypes {
+            figures.extend(means::figure(self, dtype)?);
+        }
+        for dtype in if dtypes.is_empty() { vec![None] } else { dtypes.into_iter().map(Some).collect() } {
+            for threads in &threads {
+                figures.extend(roofline::figure(self, dtype, *threads)?);
+            }
+        }
+        Ok(figures)
+    }
+
+    fn details(&self, operator: &str, dtype: &str) -> Result<Vec<Figure>, Error> {
+        let about = |cell: &&&Cell| cell.bench.operator == operator && cell.bench.dtype == dtype;
+        let cells: Vec<_> = self.cells.iter().filter(about).copied().collect();
+        let subject = Subject { operator, dtype, place: &self.place, cells };
+        let figures = [
+            speedups::figure(&subject)?,
+            row_length::figure(&subject)?,
+            threads::figure(&subject)?,
+            directions::figure(&subject)?,
+            rounds::figure(&subject)?,
+        ];
+        Ok(figures.into_iter().flatten().collect())
+    }
+}
+
+/// The measurements of one operator and dtype.
+struct Subject<'a> {
+    operator: &'a str,
+    dtype: &'a str,
+    place: &'a str,
+    cells: Vec<&'a Cell>,
+}
+
+impl Subject<'_> {
+    /// Name of a figure about it.
+    fn name(&self, figure: &str) -> String {
+        format!("{figure}-{}-{}", self.operator, self.dtype)
+    }
+
+    /// Title of a figure about it.
+    fn title(&self, what: &str) -> String {
+        format!("{what}: {}, {}{}", self.operator, self.dtype, self.place)
+    }
+
+    /// The cells against what is not a copy.
+    fn duels(&self) -> impl Iterator<Item = &Cell> {
+        self.cells.iter().copied().filter(|cell| cell.bench.versus != COPY)
+    }
+}
+
+/// One cell for each workload of each kernel; one against what is not a copy, if there is one.
+fn workloads<'a>(cells: &[&'a Cell]) -> Vec<&'a Cell> {
+    let key = |cell: &&'a Cell| {
+        let b = &cell.bench;
+        (&b.kernel, &b.dtype, &b.shape, &b.layout, b.threads)
+    };
+    let duels: BTreeSet<_> = cells.iter().filter(|cell| cell.bench.versus != COPY).map(key).collect();
+    let mut seen = BTreeSet::new();
+    let better = |cell: &&&'a Cell| cell.bench.versus != COPY || !duels.contains(&key(cell));
+    cells.iter().filter(better).filter(|cell| seen.insert(key(cell))).copied().collect()
+}
+
+/// Names of the opponents that are no copies, for a legend.
+fn opponents(cells: &[&Cell]) -> String {
+    let names = cells.iter().map(|cell| cell.bench.versus.as_str()).filter(|name| *name != COPY);
+    names.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ")
+}
+
+/// Speed of a cell's opponent, if it is not a copy, in bytes per second.
+fn opponent_speed(cell: &Cell) -> Option<f64> {
+    (cell.bench.versus != COPY).then(|| cell.bench.versus_bytes_per_second().0)
+}
+
+/// Ends of a logarithmic axis for the given values, with their powers of ten; none if there are none to draw.
+fn logarithmic(values: impl IntoIterator<Item = f64>, margin: f64) -> Option<(f64, f64)> {
+    let powers = values.into_iter().map(f64::log10).filter(|power| power.is_finite());
+    let (low, high) = powers.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), power| (l.min(power), h.max(power)));
+    (low <= high).then_some((low - margin, high + margin))
+}
+
+/// Marks on an axis of powers of ten that spans little: 1, 2 and 5, or finer.
+fn marks((low, high): (f64, f64)) -> Vec<(f64, String)> {
+    let coarse = theme::decades(low, high);
+    if coarse.len() >= 3 {
+        return coarse;
+    }
+    let digits = (low.floor() as i32..=high.ceil() as i32).flat_map(|e| (10..100).map(move |d| (d, e)));
+    let all: Vec<_> = digits
+        .map(|(digits, exponent)| (f64::from(digits).log10() - 1.0 + f64::from(exponent), digits, exponent))
+        .filter(|(at, ..)| (low..=high).contains(at))
+        .collect();
+    // Steps of 0.5 if they are not too many, else of 1.
+    let step = [1, 2, 5, 10].into_iter().find(|step| all.iter().filter(|(_, d, _)| d % step == 0).count() <= 7);
+    let chosen = all.into_iter().filter(|(_, digits, _)| digits % step.unwrap_or(20) == 0);
+    let label = |digits: i32, exponent: i32| format!("{digits}e{}", exponent - 1).parse().map(crate::record::Number);
+    chosen.map(|(at, d, e)| (at, label(d, e).map_or_else(|_| String::new(), |n| n.to_string()))).collect()
+}
+
+/// Marks on an axis of powers of two, each with the text that is made of the number.
+fn powers_of_two((low, high): (f64, f64), text: impl Fn(u64) -> String) -> Vec<(f64, String)> {
+    let (first, last) = (low.ceil().max(0.0) as u32, high.floor().clamp(0.0, 62.0) as u32);
+    let step = (last.saturating_sub(first) / 6 + 1) as usize;
+    (first..=last).step_by(step).map(|power| (f64::from(power), text(1 << power))).collect()
+}
