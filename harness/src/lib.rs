@@ -1,5 +1,6 @@
-//! Asking the question: generators, sandbox, judge and campaigns.
+//! Asking the question: generators, sandbox, judge, campaigns and benchmarks.
 
+pub mod bench;
 pub mod campaign;
 pub mod case;
 pub mod commands;

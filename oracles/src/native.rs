@@ -63,7 +63,7 @@ pub fn native_tensors(problem: &Problem, inputs: &[Tensor]) -> Result<Vec<Tensor
     match problem.direction {
         Direction::Forward => {
             let tensors = specs.into_iter().zip(inputs).map(named).collect();
-            tch::no_grad(|| forward(&Given { problem, tensors }))
+            tch::no_grad(|| forward(&Given::new(problem, tensors)))
         }
         Direction::Backward => tch::with_grad(|| {
             let outputs = problem.operator.outputs.iter().filter(|output| output.differentiable).count();
@@ -77,7 +77,7 @@ pub fn native_tensors(problem: &Problem, inputs: &[Tensor]) -> Result<Vec<Tensor
                     leaves.push(tensor.shallow_clone());
                 }
             }
-            let results = forward(&Given { problem, tensors })?;
+            let results = forward(&Given::new(problem, tensors))?;
             // tch starts autograd from ones: the gradients go in as factors.
             let roots: Result<Vec<Tensor>, TchError> =
                 results.iter().zip(gradients).map(|(result, gradient)| result.f_mul(gradient)).collect();
@@ -94,6 +94,19 @@ pub fn native_tensors(problem: &Problem, inputs: &[Tensor]) -> Result<Vec<Tensor
 pub struct Given<'a> {
     problem: &'a Problem,
     tensors: Vec<(String, Tensor)>,
+    in_place: bool,
+}
+
+impl<'a> Given<'a> {
+    /// The tensors of a problem, by name. What libtorch updates is updated in a copy.
+    pub fn new(problem: &'a Problem, tensors: Vec<(String, Tensor)>) -> Self {
+        Given { problem, tensors, in_place: false }
+    }
+
+    /// The same, but running statistics are updated where they are, as in training: for benchmarks.
+    pub fn in_place(self) -> Self {
+        Given { in_place: true, ..self }
+    }
 }
 
 impl Given<'_> {
@@ -115,12 +128,14 @@ impl Given<'_> {
         self.tensors.iter().find(|(own, _)| own == name).map(|(_, tensor)| tensor)
     }
 
-    /// A copy that libtorch may write to.
+    /// A tensor that libtorch may write to: a copy, unless [`Given::in_place`].
     ///
     /// # Errors
     /// What libtorch says.
     pub fn copy(&self, name: &str) -> Result<Option<Tensor>, Declined> {
-        Ok(self.optional(name).map(Tensor::f_detach_copy).transpose()?)
+        let writable =
+            |tensor: &Tensor| if self.in_place { Ok(tensor.shallow_clone()) } else { tensor.f_detach_copy() };
+        Ok(self.optional(name).map(writable).transpose()?)
     }
 
     /// A weight or bias beside running statistics: libtorch wants the types of both to be the same. The conversion is

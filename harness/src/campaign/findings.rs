@@ -23,18 +23,18 @@ const PATIENCE: (Duration, usize) = (Duration::from_secs(10), 600);
 type Found = BTreeMap<(String, &'static str), (Option<record::Finding>, u64)>;
 
 /// The findings of a campaign.
-pub(super) struct Findings<'a> {
+pub(crate) struct Findings<'a> {
     replay: &'a str,
     found: Mutex<Found>,
 }
 
 impl<'a> Findings<'a> {
-    pub(super) fn new(replay: &'a str) -> Self {
+    pub(crate) fn new(replay: &'a str) -> Self {
         Findings { replay, found: Mutex::default() }
     }
 
     /// Takes in a flaw; shrinks it if it is the first of its kind.
-    pub(super) fn add(&self, entry: &Entry, examiner: &mut Examiner, trial: &Trial, flaw: &Flaw, tree: CaseTree) {
+    pub(crate) fn add(&self, entry: &Entry, examiner: &mut Examiner, trial: &Trial, flaw: &Flaw, tree: CaseTree) {
         let key = (entry.name.clone(), flaw.property);
         {
             let mut found = self.lock();
@@ -51,7 +51,7 @@ impl<'a> Findings<'a> {
         }
     }
 
-    pub(super) fn into_records(self) -> Vec<record::Finding> {
+    pub(crate) fn into_records(self) -> Vec<record::Finding> {
         let found = self.found.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
         let with_count =
             |(finding, further): (Option<record::Finding>, u64)| Some(record::Finding { further, ..finding? });

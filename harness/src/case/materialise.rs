@@ -31,37 +31,43 @@ pub fn materialise(case: &Case) -> Materialised {
     let problem = &case.problem;
     let tensors = problem.inputs();
     let setting = families::setting(problem, &tensors, case.seed);
-    let (mut inputs, mut values) = (Vec::with_capacity(tensors.len()), Vec::with_capacity(tensors.len()));
-    for tensor in &tensors {
-        let mut arg = placed(tensor, case.layout(&tensor.name));
+    let mut request = outline(case);
+    let mut values = Vec::with_capacity(tensors.len());
+    for (tensor, arg) in tensors.iter().zip(&mut request.inputs) {
         let mut dense = case.family.fill(&setting, tensor);
-        arg.data = store(&arg, &dense);
+        arg.data = store(arg, &dense);
         if case.layout(&tensor.name).overlaps() {
-            dense = gather(&arg, &arg.data);
+            dense = gather(arg, &arg.data);
         }
-        inputs.push(arg);
         values.push(dense);
     }
-    let prelude = case.refreshed.then(|| {
+    request.prelude = case.refreshed.then(|| {
         let setting = families::setting(problem, &tensors, case.seed ^ PRELUDE);
         let fill = |(tensor, arg): (&Tensor, &TensorArg)| store(arg, &case.family.fill(&setting, tensor));
-        tensors.iter().zip(&inputs).map(fill).collect()
+        tensors.iter().zip(&request.inputs).map(fill).collect()
     });
+    Materialised { request, inputs: values }
+}
+
+/// The call of a case, without the inputs' memory.
+pub fn outline(case: &Case) -> Request {
+    let problem = &case.problem;
+    let tensors = problem.inputs();
+    let inputs = tensors.iter().map(|tensor| placed(tensor, case.layout(&tensor.name))).collect();
     let outputs = problem.outputs().into_iter().map(|tensor| {
         let input = case.in_place.get(&tensor.name);
         let alias = input.and_then(|input| tensors.iter().position(|tensor| tensor.name == *input));
         TensorArg { alias, ..placed(&tensor, case.layout(&tensor.name)) }
     });
-    let request = Request {
+    Request {
         operator: problem.operator.name.to_owned(),
         direction: problem.direction,
         attributes: problem.call_attributes(),
         outputs: outputs.collect(),
         inputs,
         threads: case.threads,
-        prelude,
-    };
-    Materialised { request, inputs: values }
+        prelude: None,
+    }
 }
 
 /// The elements of a tensor in row-major order of its indices.

@@ -12,7 +12,7 @@ use isonorm_oracles::Problem;
 use crate::generate::families::Family;
 use crate::generate::layouts::{self, Layout};
 
-pub use materialise::{Materialised, dense, materialise};
+pub use materialise::{Materialised, dense, materialise, outline};
 pub use refill::refill;
 pub use text::ParseCaseError;
 

@@ -72,7 +72,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
             Budget::Cases(cases) => record::Budget::Cases(cases),
             Budget::Time(time) => record::Budget::Seconds(Number(time.as_secs_f64())),
         },
-        selection: arguments.selection.text(),
+        selection: arguments.selection.text("certify"),
         threads: workers as u32,
         machine: machine::describe(),
         libtorch: (!arguments.no_libtorch).then(|| isonorm_oracles::LIBTORCH_VERSION.to_owned()),
@@ -152,7 +152,7 @@ fn verdict(summary: &Summary, whole: bool) -> Result<Answer, Error> {
     Ok(Answer::Well)
 }
 
-fn kernel_record(entry: &Entry, device: &str) -> record::Kernel {
+pub(super) fn kernel_record(entry: &Entry, device: &str) -> record::Kernel {
     let info = entry.contender.info();
     let (version, library) = match entry.contender.origin() {
         Origin::BuiltIn => (Some(env!("CARGO_PKG_VERSION").to_owned()), None),
@@ -280,11 +280,11 @@ pub(super) fn finding_text(finding: &record::Finding) -> String {
     out
 }
 
-fn now() -> String {
+pub(super) fn now() -> String {
     humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let parsed = match text.parse::<f64>() {
         Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string()),
         Err(_) => humantime::parse_duration(text).map_err(|error| error.to_string()),
@@ -296,7 +296,7 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn seed(text: &str) -> Result<u64, String> {
+pub(super) fn seed(text: &str) -> Result<u64, String> {
     let parsed = match text.strip_prefix("0x") {
         Some(digits) => u64::from_str_radix(digits, 16),
         None => text.parse(),

@@ -121,8 +121,13 @@ impl Selection {
         self.plugin.iter().map(|path| format!(" --plugin {}", path.display())).collect()
     }
 
-    /// What was asked, for records.
-    pub(super) fn text(&self) -> String {
+    /// Whether element types were asked for.
+    pub(super) fn asks_for_dtypes(&self) -> bool {
+        !self.dtype.is_empty()
+    }
+
+    /// What a verb was asked, for records.
+    pub(super) fn text(&self, verb: &str) -> String {
         let list = |name: &str, items: &[String]| {
             if items.is_empty() { String::new() } else { format!(" --{name} {}", items.join(",")) }
         };
@@ -135,7 +140,7 @@ impl Selection {
             list("dtype", &dtypes),
             self.replay(),
         ];
-        format!("certify{}", parts.concat())
+        format!("{verb}{}", parts.concat())
     }
 }
 

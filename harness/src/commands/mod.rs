@@ -1,5 +1,6 @@
 //! The `isonorm` command: one file a verb.
 
+mod bench;
 mod certify;
 mod doctor;
 mod explain;
@@ -25,6 +26,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Certify(certify::Arguments),
+    Bench(bench::Arguments),
     List(list::Arguments),
     Explain(explain::Arguments),
     Replay(replay::Arguments),
@@ -80,6 +82,7 @@ pub fn main() -> ExitCode {
     };
     let answer = match cli.verb {
         Verb::Certify(arguments) => certify::run(arguments),
+        Verb::Bench(arguments) => bench::run(arguments),
         Verb::List(arguments) => list::run(arguments),
         Verb::Explain(arguments) => explain::run(arguments),
         Verb::Replay(arguments) => replay::run(arguments),

@@ -25,8 +25,14 @@ use isonorm_kernels::abi::{KernelInfo, raw};
 
 pub use conduct::{Conduct, Difference, Place};
 pub use in_process::InProcess;
+pub(crate) use plugin::worker;
 pub use plugin::{Limits, Plugin};
 pub use request::{Request, TensorArg};
+
+/// A request without its tensors' memory, as the worker program reads it.
+pub(crate) fn call_text(request: &Request) -> serde_json::Result<String> {
+    serde_json::to_string(&wire::Batch::new(request, 0, Vec::new()))
+}
 
 /// A kernel on trial: something that can be asked what it offers, and opened.
 pub trait Contender: Send + Sync {

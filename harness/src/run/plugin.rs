@@ -165,7 +165,7 @@ fn examine_file(file: &mut File) -> io::Result<Option<String>> {
 }
 
 /// The worker program: beside this one, or beside the folder of this one, where cargo puts tests and examples.
-fn worker() -> Result<PathBuf, RunError> {
+pub(crate) fn worker() -> Result<PathBuf, RunError> {
     let this = env::current_exe().map_err(|source| RunError::Sandbox { source })?;
     let name = format!("{WORKER}{}", env::consts::EXE_SUFFIX);
     let found = this.ancestors().skip(1).take(2).map(|folder| folder.join(&name)).find(|path| path.is_file());

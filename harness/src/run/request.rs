@@ -89,7 +89,7 @@ impl TensorArg {
     }
 
     /// The tensor as an argument of a call, with its first element at `data`.
-    pub(super) fn argument(&self, data: *mut u8) -> Argument {
+    pub(crate) fn argument(&self, data: *mut u8) -> Argument {
         let signed = |list: &[usize]| list.iter().map(|&number| number as i64).collect();
         Argument {
             name: self.name.clone(),

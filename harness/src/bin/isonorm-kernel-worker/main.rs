@@ -3,10 +3,13 @@
 //! It is started with a socket as standard input and the shared file as standard output, shuts itself in, loads
 //! the library, says what the library offers, and makes calls until the socket closes.
 //!
+//! As `isonorm-kernel-worker --calls N KERNEL [LIBRARY]` it only makes some calls, for `isonorm bench --instructions`.
+//!
 //! It is a program of its own, and shares source files with the harness instead of linking it, so that it starts
 //! in a millisecond and libtorch is not within a kernel's reach.
 #![expect(dead_code, reason = "the shared files have functions that only the harness calls")]
 
+mod counted;
 #[path = "../../run/float_environment.rs"]
 mod float_environment;
 mod guarded;
@@ -54,7 +57,13 @@ const KERNELS: usize = 4096;
 /// Its arguments: the parent's process id, the limit of memory in bytes, the library.
 fn main() -> ! {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let number = |at: usize| arguments.get(at)?.to_str()?.parse::<u64>().ok();
+    let text = |at: usize| arguments.get(at)?.to_str();
+    let number = |at: usize| text(at)?.parse::<u64>().ok();
+    if let (Some("--calls"), Some(calls), Some(name)) = (text(0), number(1), text(2)) {
+        let Err(error) = counted::run(calls, name, arguments.get(3)) else { exit(0) };
+        eprintln!("isonorm-kernel-worker: {error}");
+        exit(2);
+    }
     let (Some(parent), Some(memory), Some(path)) = (number(0), number(1), arguments.get(2)) else {
         eprintln!("isonorm-kernel-worker is started by isonorm: use `isonorm certify --plugin F.so`");
         exit(2);

@@ -1,0 +1,90 @@
+//! Memory of tensors that are timed.
+
+use std::alloc::{Layout, alloc, dealloc};
+use std::ptr::NonNull;
+
+/// As libtorch aligns its tensors.
+const ALIGNMENT: usize = 64;
+
+/// Bytes from the same allocator that libtorch uses, aligned as libtorch aligns them.
+#[derive(Debug)]
+pub struct Memory {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: the memory belongs to this value alone.
+unsafe impl Send for Memory {}
+
+impl Memory {
+    /// So many bytes whose contents, and even pages, are not there yet. `None` if there is no room.
+    pub fn untouched(bytes: usize) -> Option<Memory> {
+        let layout = Layout::from_size_align(bytes.max(1), ALIGNMENT).ok()?;
+        // SAFETY: the size is not 0.
+        let start = NonNull::new(unsafe { alloc(layout) })?;
+        Some(Memory { start, layout })
+    }
+
+    /// So many bytes that hold `tile` over and over, up to the end.
+    pub fn tiled(bytes: usize, tile: &[u8]) -> Option<Memory> {
+        let mut memory = Memory::untouched(bytes)?;
+        // SAFETY: these bytes are this memory's; they become initialised here, before any reference to them is made.
+        unsafe { memory.start.as_ptr().write_bytes(0, memory.layout.size()) };
+        if !tile.is_empty() {
+            memory.bytes_mut().chunks_mut(tile.len()).for_each(|part| part.copy_from_slice(&tile[..part.len()]));
+        }
+        Some(memory)
+    }
+
+    /// Where it begins.
+    pub fn start(&self) -> *mut u8 {
+        self.start.as_ptr()
+    }
+
+    /// Its bytes.
+    ///
+    /// # Safety
+    /// They are initialised: it was [`Memory::tiled`], or written since.
+    pub unsafe fn bytes(&self) -> &[u8] {
+        // SAFETY: the allocation has this size, and the caller vouches for its contents.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.layout.size()) }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as for `bytes`; called where they are initialised.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.layout.size()) }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: allocated by `untouched` with this layout, and nobody refers to it any more.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) };
+    }
+}
+
+/// Has freed blocks stay with the process, so that an allocation costs no page faults. There is no way back.
+pub fn keep_freed_blocks() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: `mallopt` takes any numbers, and it is called from the one thread that measures.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_MAX, 0);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, -1);
+    }
+}
+
+/// Has the allocator hold so many free bytes in one piece, with all their pages, for allocations to come. Pieces of just the
+/// right size would not do: what is allocated in between cuts them up. Worth something after [`keep_freed_blocks`] only.
+///
+/// Returns whether there was enough memory.
+pub fn reserve(bytes: usize) -> bool {
+    // Seen by nobody, the allocation would be optimized away.
+    std::hint::black_box(Memory::tiled(bytes, &[])).is_some()
+}
+
+/// Bytes of memory that can still be had without swapping; `None` if the system does not say.
+pub fn available() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+}
