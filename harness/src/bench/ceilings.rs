@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use isonorm_kernels::bandwidth::{self, Stores};
 use isonorm_reports::record::{Access, Ceiling};
 
-use super::bandwidth::{self, Stores};
 use super::caches::Caches;
 use super::kernel::no_room;
 use super::memory::Memory;
@@ -28,20 +28,17 @@ pub fn working_sets() -> Vec<u64> {
 /// If there is not enough memory.
 pub fn measure(threads: &[usize], mut each: impl FnMut(Ceiling)) -> Result<(), String> {
     let caches = Caches::here();
-    let memory = Memory::tiled(SETS[1] as usize, &[1]).ok_or_else(no_room)?;
+    let mut memory = Memory::tiled(SETS[1] as usize, &[1]).ok_or_else(no_room)?;
+    // SAFETY: it was tiled.
+    let memory = unsafe { memory.floats_mut() };
     for &threads in threads {
         for working_set in working_sets() {
+            let floats = &mut memory[..working_set as usize / size_of::<f32>()];
             for access in [Access::Read, Access::Write, Access::Copy] {
-                let kinds: &[Stores] = match access {
-                    Access::Read => &[Stores::Ordinary],
-                    Access::Write | Access::Copy => &[Stores::Ordinary, Stores::Streaming],
-                };
-                let speeds =
-                    kinds.iter().map(|&stores| (stores, samples(access, &memory, working_set, stores, threads)));
-                let faster = |a: &(Stores, Vec<f64>), b: &(Stores, Vec<f64>)| {
-                    quantile(&a.1, 0.5).total_cmp(&quantile(&b.1, 0.5))
-                };
-                let Some((stores, speeds)) = speeds.max_by(faster) else { continue };
+                let kinds = if access == Access::Read { &Stores::ALL[..1] } else { &Stores::ALL };
+                let speeds = kinds.iter().map(|&stores| (stores, samples(access, floats, stores, threads)));
+                let fastest = speeds.max_by(|(_, one), (_, other)| quantile(one, 0.5).total_cmp(&quantile(other, 0.5)));
+                let Some((stores, speeds)) = fastest else { continue };
                 each(Ceiling {
                     access,
                     working_set,
@@ -57,25 +54,25 @@ pub fn measure(threads: &[usize], mut each: impl FnMut(Ceiling)) -> Result<(), S
 }
 
 /// Bytes per second of some samples.
-fn samples(access: Access, memory: &Memory, working_set: u64, stores: Stores, threads: usize) -> Vec<f64> {
-    let bytes = working_set as usize;
-    let once = || {
-        let start = memory.start();
-        // SAFETY: the memory has at least `bytes` initialised bytes, and nobody else uses it.
-        unsafe {
+fn samples(access: Access, memory: &mut [f32], stores: Stores, threads: usize) -> Vec<f64> {
+    let bytes = size_of_val(memory);
+    let mut timed = |repetitions: usize| {
+        let started = Instant::now();
+        for _ in 0..repetitions {
             match access {
-                Access::Read => drop(std::hint::black_box(bandwidth::read(start, bytes, threads))),
-                Access::Write => bandwidth::write(start, bytes, stores, threads),
-                Access::Copy => bandwidth::copy(start, start.add(bytes / 2), bytes / 2, stores, threads),
+                Access::Read => {
+                    std::hint::black_box(bandwidth::read(memory, threads));
+                }
+                Access::Write => bandwidth::write(memory, 1.0, threads, stores),
+                Access::Copy => {
+                    let (from, to) = memory.split_at_mut(memory.len() / 2);
+                    bandwidth::copy(from, to, threads, stores);
+                }
             }
         }
-    };
-    let timed = |repetitions: usize| {
-        let started = Instant::now();
-        (0..repetitions).for_each(|_| once());
         started.elapsed()
     };
-    once();
+    timed(1);
     let mut repetitions = 1;
     while timed(repetitions) < SAMPLE {
         repetitions *= 2;

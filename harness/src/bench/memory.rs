@@ -50,6 +50,24 @@ impl Memory {
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.layout.size()) }
     }
 
+    /// Its bytes as whole `f32`, as many as there are.
+    ///
+    /// # Safety
+    /// As for [`Memory::bytes`].
+    pub unsafe fn floats(&self) -> &[f32] {
+        // SAFETY: aligned for more than an `f32`, and any bits make one; the caller vouches for the contents.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.layout.size() / size_of::<f32>()) }
+    }
+
+    /// The same to be written to.
+    ///
+    /// # Safety
+    /// As for [`Memory::bytes`].
+    pub unsafe fn floats_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as for `floats`; the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.layout.size() / size_of::<f32>()) }
+    }
+
     fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as for `bytes`; called where they are initialised.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.layout.size()) }

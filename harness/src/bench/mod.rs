@@ -3,7 +3,6 @@
 //! [`cell`] measures one workload in the paired mode ([`paired`]), after its kernel was judged on it ([`check`]). The criterion
 //! suite in `benches/` times the same contenders. To add a contender, implement [`Timed`] next to [`copy`].
 
-pub mod bandwidth;
 pub mod caches;
 pub mod ceilings;
 pub mod check;
