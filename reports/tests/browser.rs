@@ -1,5 +1,7 @@
 //! The page in a real browser, as a user sees it, at desktop and phone width.
 
+#[path = "common/benches.rs"]
+mod benches;
 mod common;
 
 use std::path::{Path, PathBuf};
@@ -49,7 +51,8 @@ fn a_user_can_read_the_page() {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
-    let page = html::page(&Summary::of(common::records())).unwrap();
+    let all = common::records().into_iter().chain(benches::records());
+    let page = html::page(&Summary::of(all)).unwrap();
     assert_eq!(page.matches("</body>").count(), 1);
     std::fs::write(
         folder.path().join("page.html"),
@@ -62,7 +65,7 @@ fn a_user_can_read_the_page() {
             "width": width, "overflow": 0, "rows": 25,
             "worst": "turbo.rms", "best_has_error": true, "last": "turbo.l2",
             "alphabet": "isonorm.add_layer_norm.backward", "filtered": "turbo.layer_norm_1pass",
-            "theme": true, "figures_follow": true, "unfolded": true, "figures": 10, "loaded": 0, "blocked": 0,
+            "theme": true, "figures_follow": true, "unfolded": true, "figures": 52, "loaded": 0, "blocked": 0,
         });
         assert_eq!(found, expected, "at {width} pixels");
     }
