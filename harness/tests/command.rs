@@ -54,6 +54,17 @@ fn bad_input_says_what_was_wrong_and_exits_with_2() {
         (&["replay", "layer_norm:forward dtype=f32 r=1 d=-3"], &["d"]),
         (&["report", "/nonexistent/records.jsonl"], &["cannot read"]),
         (&["certfy"], &["certify"]),
+        (&["bench", "--op", "layernorm"], &["did you mean `layer_norm`"]),
+        (&["bench", "--shape", "12xx4"], &["12xx4", "4096x4096"]),
+        (&["bench", "--shape", "0x4"], &["sizes above 0"]),
+        (&["bench", "--op", "batch_norm", "--shape", "4"], &["samples, channels and positions"]),
+        (&["bench", "--op", "group_norm", "--shape", "2x48x4x4"], &["48 channels", "--groups"]),
+        (&["bench", "--op", "rms_norm", "--layout", "channels_last"], &["leave out --layout"]),
+        (&["bench", "--layout", "step"], &["contiguous or channels_last"]),
+        (&["bench", "--threads", "0"], &["0"]),
+        (&["bench", "--time", "soon"], &["give a time such as"]),
+        (&["bench", "--versus", "numpy"], &["libtorch", "copy"]),
+        (&["bench", "--", "--save-baseline"], &["--criterion"]),
     ];
     for (arguments, mentions) in table {
         let output = isonorm(arguments);
@@ -205,4 +216,54 @@ fn a_reader_who_leaves_early_is_no_error() {
     drop(child.stdout.take());
     let output = child.wait_with_output().expect("it ends");
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}
+
+/// The smallest benchmark there is.
+const TINY: [&str; 7] = ["bench", "--time", "1ms", "--no-ceilings", "--threads", "1", "--shape"];
+
+#[test]
+fn a_bench_gives_ratios_and_records_that_can_be_reported() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().display().to_string();
+    let asked = ["8x64", "--op", "rms_norm", "--dtype", "f32", "--format", "json", "--out", &out];
+    let output = isonorm(&[&TINY[..], &asked].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let document = json(&output);
+    let rows = document.as_array().expect("an array");
+    // Forward and backward: as called against libtorch, and warm against libtorch and a copy.
+    assert_eq!(rows.len(), 6, "{document:#}");
+    for row in rows {
+        let number = |field: &str| row[field].as_f64().unwrap_or_else(|| panic!("no {field}: {row:#}"));
+        assert_eq!((&row["operator"], &row["shape"]), (&"rms_norm".into(), &"8x64".into()));
+        assert!(number("ratio_low") <= number("ratio") && number("ratio") <= number("ratio_high"), "{row:#}");
+        assert!(number("ratio_low") > 0.0 && number("bytes_per_second") > 0.0, "{row:#}");
+        let ratio = number("versus_seconds") / number("seconds");
+        assert!(ratio / number("ratio") > 0.2 && ratio / number("ratio") < 5.0, "a ratio of other times: {row:#}");
+    }
+    let output = isonorm(&["report", &out, "--out", &out]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_wrong_kernel_is_not_timed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bench = |library: &Path, out: &str| {
+        let (library, out) = (library.display().to_string(), folder.path().join(out).display().to_string());
+        isonorm(
+            &[&TINY[..], &["4x64", "--plugin", &library, "--dtype", "f32", "--format", "json", "--out", &out]].concat(),
+        )
+    };
+    let output = bench(&example(folder.path(), "", ""), "honest");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(!json(&output).as_array().expect("an array").is_empty());
+
+    // The same kernel with a root that is off by a little.
+    let faulty = example(folder.path(), "1 / sqrtf", "1.001f / sqrtf");
+    let output = bench(&faulty, "faulty");
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert_eq!(json(&output), Value::Array(Vec::new()));
+    let records = isonorm_reports::record::read(&folder.path().join("faulty/bench.jsonl")).expect("records");
+    let findings =
+        records.iter().filter(|record| matches!(record, isonorm_reports::record::Record::Finding(_))).count();
+    assert!(findings > 0, "{records:?}");
 }

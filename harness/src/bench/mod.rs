@@ -13,13 +13,12 @@ pub mod libtorch;
 pub mod memory;
 pub mod paired;
 pub mod statistics;
-pub mod table;
 pub mod workload;
 
 use std::time::Duration;
 
 use isonorm_oracles::interpret::cost::cost;
-use isonorm_reports::record::{Bench, Number, Setting};
+use isonorm_reports::record::{Bench, Finding, Number, Setting};
 
 use crate::campaign::Entry;
 use crate::case::Materialised;
@@ -93,7 +92,7 @@ pub enum Cell {
     /// One record for each comparison that was possible.
     Timed(Vec<Bench>),
     /// The kernel's answer is wrong in the whole, though right in the sample.
-    Wrong(String),
+    Wrong(Box<Finding>),
 }
 
 /// Bytes of memory that the contenders of a workload need together, about.
@@ -126,7 +125,7 @@ pub fn cell(
     if setting == Setting::Warm
         && let Some(wrong) = check::whole(entry, workload, sample, &ours)
     {
-        return Ok(Cell::Wrong(wrong));
+        return Ok(Cell::Wrong(Box::new(wrong)));
     }
     let mut copy = Copy::new(bytes, threads)?;
     let wanted = plan.versus.contains(&Versus::Libtorch);

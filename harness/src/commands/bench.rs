@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use isonorm_kernels::abi::{Dtype, DtypeSet};
-use isonorm_reports::record::{self, Bench, Ceiling, Number, Setting, Writer};
+use isonorm_reports::record::{self, Ceiling, Number, Setting, Writer};
 use isonorm_reports::summary::Summary;
 
 use super::certify::{duration, finding_text, kernel_record, now, seed};
@@ -20,7 +20,7 @@ use super::{Answer, Error, Format, print_json, print_text};
 use crate::bench::check::{self, Checked};
 use crate::bench::kernel::Callable;
 use crate::bench::workload::{self, Shape, Workload};
-use crate::bench::{self, Cell, Plan, Versus, ceilings, instructions, memory, table};
+use crate::bench::{self, Cell, Plan, Versus, ceilings, instructions, memory};
 use crate::campaign::Entry;
 use crate::generate::layouts::Layout;
 use crate::machine;
@@ -107,7 +107,8 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     };
     let entries = if arguments.ceilings_only { Vec::new() } else { arguments.selection.entries(threads[0])? };
     let tasks = tasks(&arguments, &entries, &threads)?;
-    let mut writer = Writer::create(&arguments.out.join("bench.jsonl"))?;
+    let file = arguments.out.join("bench.jsonl");
+    let mut writer = Writer::create(&file)?;
     writer.write(record::Campaign {
         schema: record::SCHEMA_VERSION,
         isonorm: env!("CARGO_PKG_VERSION").to_owned(),
@@ -141,7 +142,6 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
         eprintln!("measuring the machine's ceilings");
         let mut failed = None;
         let each = |ceiling: Ceiling| {
-            measured.ceilings.push(ceiling.clone());
             failed = writer.write(ceiling).err().or(failed.take());
         };
         ceilings::measure(&threads, each).map_err(Error::Usage)?;
@@ -153,12 +153,16 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     writer.write(record::End { outcome, finished: now() })?;
     drop(writer);
 
-    let summary = Summary::read(std::slice::from_ref(&arguments.out))?;
-    isonorm_reports::write_all(&arguments.out, &summary)?;
+    // Only this run is told, and before anything else in the folder is read.
+    let run = Summary::read(std::slice::from_ref(&file))?;
     match arguments.format {
-        Format::Json => print_json(&table::rows(&measured.benches))?,
-        Format::Text => print_text(&told(&measured))?,
+        Format::Json => {
+            print_json(&isonorm_reports::bench::document(&run.benches))?;
+            eprint!("{}", told(&measured));
+        }
+        Format::Text => print_text(&format!("{}{}", isonorm_reports::bench::text(&run.benches), told(&measured)))?,
     }
+    isonorm_reports::write_all(&arguments.out, &Summary::read(std::slice::from_ref(&arguments.out))?)?;
     eprintln!("report: {}", arguments.out.join("report.html").display());
     if measured.wrong.is_empty() && interrupted {
         return Err(Error::Usage("stopped before its end: what was measured is in the report".to_owned()));
@@ -169,8 +173,6 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
 /// Everything that came of the tasks.
 #[derive(Default)]
 struct Measured {
-    ceilings: Vec<Ceiling>,
-    benches: Vec<Bench>,
     /// Of each kernel that is wrong, what is.
     wrong: Vec<String>,
     /// What was not timed, and why.
@@ -277,8 +279,9 @@ fn measure(
             .and_then(|kernel| bench::cell(entry, &kernel, workload, &sample, *setting, &plan));
         let mut benches = match cell {
             Ok(Cell::Timed(benches)) => benches,
-            Ok(Cell::Wrong(what)) => {
-                measured.wrong.push(format!("FAILED {} on {}: {what}\n", entry.name, workload.case));
+            Ok(Cell::Wrong(finding)) => {
+                measured.wrong.push(finding_text(&finding));
+                writer.write(*finding)?;
                 continue;
             }
             Err(why) => {
@@ -296,10 +299,7 @@ fn measure(
             let count = counted.as_ref().and_then(|(_, count)| *count);
             benches.iter_mut().for_each(|bench| bench.instructions_per_element = count);
         }
-        for bench in benches {
-            writer.write(bench.clone())?;
-            measured.benches.push(bench);
-        }
+        benches.into_iter().try_for_each(|bench| writer.write(bench))?;
     }
     bar.finish_and_clear();
     if let Some(why) = no_count {
@@ -321,13 +321,9 @@ fn warn_if_loaded() {
     }
 }
 
-/// The answer for people: tables, what was left out, what is wrong.
+/// What the tables do not say: what was left out, what is wrong.
 fn told(measured: &Measured) -> String {
     let mut out = String::new();
-    if !measured.ceilings.is_empty() {
-        out += &table::ceilings(&measured.ceilings);
-    }
-    out += &table::benches(&measured.benches);
     if !measured.left_out.is_empty() {
         out += &format!("\nnot timed:\n{}\n", measured.left_out.join("\n"));
     }
