@@ -1,8 +1,9 @@
-//! The document that `certify --format json` prints.
+//! The document that `certify --format json` and `report --format json` print.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::bench;
 use crate::record::{Extreme, Number};
 use crate::summary::{Summary, Verdict};
 
@@ -19,6 +20,9 @@ pub struct Document {
     pub declined: u64,
     /// The kernels, by operator, direction and name.
     pub kernels: Vec<Kernel>,
+    /// What was measured about speed, as `bench --format json` prints it; left out if nothing was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub benches: Vec<bench::Document>,
 }
 
 /// The answer about a kernel.
@@ -89,5 +93,6 @@ pub fn document(summary: &Summary) -> Document {
         findings: summary.findings(),
         declined: summary.declined(),
         kernels: kernels.collect(),
+        benches: bench::document(&summary.benches),
     }
 }

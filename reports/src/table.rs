@@ -119,7 +119,8 @@ impl Table {
         };
         let rule = "-".repeat(widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1));
         let body: String = rows.iter().map(|row| line(row)).collect();
-        format!("{}\n{}{rule}\n{body}", self.title, line(&names))
+        let note = if self.note.is_empty() { String::new() } else { wrapped(&calm(&self.note), 100) };
+        format!("{}\n{note}{}{rule}\n{body}", calm(&self.title), line(&names))
     }
 
     /// The table as Markdown.
@@ -135,6 +136,19 @@ impl Table {
         let note = if self.note.is_empty() { String::new() } else { format!("{}\n\n", render::markdown(&self.note)) };
         format!("## {}\n\n{note}{head}{rule}{body}", render::markdown(&self.title))
     }
+}
+
+/// Text in lines of at most so many characters, where its words allow it.
+fn wrapped(text: &str, width: usize) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => *line += &format!(" {word}"),
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines.join("\n") + "\n"
 }
 
 #[cfg(test)]
@@ -153,8 +167,14 @@ mod tests {
 
     #[test]
     fn columns_line_up_in_plain_text() {
-        let expected = "Title\nname       value\n----------------\nlong name    1.5\na|b           22\n";
+        let expected = "Title\nA note.\nname       value\n----------------\nlong name    1.5\na|b           22\n";
         assert_eq!(table().text(), expected);
+    }
+
+    #[test]
+    fn notes_are_wrapped_between_words() {
+        assert_eq!(wrapped("one two three", 7), "one two\nthree\n");
+        assert_eq!(wrapped("incomprehensible word", 7), "incomprehensible\nword\n");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use expect_test::{ExpectFile, expect_file};
 use isonorm_reports::bench::{self, Standing};
 use isonorm_reports::record::*;
 use isonorm_reports::summary::{Problem, Summary};
-use isonorm_reports::{html, junit, plot, write_all};
+use isonorm_reports::{html, json, junit, plot, write_all};
 use made_up::{bench, ceilings, interval};
 use proptest::prelude::*;
 
@@ -172,14 +172,18 @@ fn what_was_only_timed_is_not_incomplete() {
 #[test]
 fn a_report_of_both_shows_both() {
     let all = common::records().into_iter().chain(made_up::records());
-    let page = html::page(&Summary::of(all)).unwrap();
+    let both = Summary::of(all);
+    let page = html::page(&both).unwrap();
     for text in
         ["Certification and benchmark report", "2 of 25 kernels failed", "id=\"speed\"", "id=\"details\"", "Roofline"]
     {
         assert!(page.contains(text), "{text}");
     }
-    let page = html::page(&Summary::of(common::records())).unwrap();
-    assert!(!page.contains("id=\"speed\""));
+    let alone = Summary::of(common::records());
+    assert!(!html::page(&alone).unwrap().contains("id=\"speed\""));
+    let documents = [&both, &alone].map(|summary| serde_json::to_value(json::document(summary)).unwrap());
+    assert_eq!(documents[0]["benches"].as_array().map(Vec::len), Some(both.benches.cells.len()));
+    assert!(documents[1].get("benches").is_none());
 }
 
 #[test]

@@ -32,6 +32,9 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     }
     match arguments.format {
         Format::Json => print_json(&isonorm_reports::json::document(&summary))?,
+        Format::Text if summary.kernels.is_empty() && !summary.benches.is_empty() => {
+            print_text(&isonorm_reports::bench::text(&summary.benches))?;
+        }
         Format::Text => {
             let count = |verdict| summary.verdicts(verdict);
             print_text(&format!(
@@ -42,6 +45,9 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
                 summary.cases(),
                 summary.findings()
             ))?;
+            if !summary.benches.is_empty() {
+                print_text(&(summary.benches.headline() + "\n"))?;
+            }
         }
     }
     eprintln!("report: {}", arguments.out.join("report.html").display());
