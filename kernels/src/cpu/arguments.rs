@@ -2,9 +2,11 @@
 
 use half::{bf16, f16};
 
+use smallvec::SmallVec;
+
 use super::views::{Input, Output};
 use crate::abi::{Call, Dtype, Refusal, Tensor};
-use crate::simd::{Element, Real, Source};
+use crate::simd::{self, Element, InstructionSet, Isa, Real, Sink, Source, Task, map};
 
 /// A parameter in the working precision: where it lies if it can be used there, else converted.
 pub enum Param<'a, R> {
@@ -99,7 +101,11 @@ pub fn param<'a, D: Element>(
     };
     expect_sizes(name, &tensor, sizes)?;
     check_param_type::<D>(name, &tensor)?;
-    statistic(name, &tensor)
+    if tensor.dtype == D::Real::DTYPE {
+        let input = whole::<D::Real>(name, &tensor)?;
+        return Ok(input.lying(0).map_or_else(|| Param::Owned(values(&input)), Param::Lying));
+    }
+    Ok(Param::Owned(values(&whole::<D>(name, &tensor)?)))
 }
 
 /// A running statistic: one value per channel, in the type that statistics of `D` are kept in.
@@ -112,35 +118,39 @@ pub fn running<D: Element>(name: &str, tensor: &Tensor<'_>, channels: i64) -> Re
         let expected = D::DTYPE.statistics();
         return Err(Refusal::Failed(format!("`{name}` has dtype {}, expected {expected}", tensor.dtype)));
     }
-    let values = values::<D::Real, D::Real>(name, tensor, &[0])?;
+    let values = values(&whole::<D::Real>(name, tensor)?);
     Ok(values.into_iter().map(Real::to_f64).collect())
 }
 
-/// A tensor's values in the working precision.
-fn statistic<'a, R: Real>(name: &str, tensor: &Tensor<'a>) -> Result<Param<'a, R>, Refusal> {
-    let axes: Vec<usize> = (0..tensor.shape.len()).collect();
-    if tensor.dtype == R::DTYPE && !tensor.is_empty() {
-        let input = Input::<R>::new(name, tensor, tensor.shape, tensor.strides, &[], &axes)?;
-        if let Some(source) = input.lying(0) {
-            return Ok(Param::Lying(source));
-        }
-    }
-    Ok(Param::Owned(match tensor.dtype {
-        Dtype::F32 => values::<f32, R>(name, tensor, &axes)?,
-        Dtype::F64 => values::<f64, R>(name, tensor, &axes)?,
-        Dtype::Bf16 => values::<bf16, R>(name, tensor, &axes)?,
-        Dtype::F16 => values::<f16, R>(name, tensor, &axes)?,
-    }))
+/// A tensor as one row.
+fn whole<'a, E: Element>(name: &str, tensor: &Tensor<'a>) -> Result<Input<'a, E>, Refusal> {
+    Input::new(name, tensor, tensor.shape, tensor.strides, &[], &all_axes(tensor))
 }
 
-fn values<E: Element, R: Real>(name: &str, tensor: &Tensor<'_>, axes: &[usize]) -> Result<Vec<R>, Refusal> {
-    let input = Input::<E>::new(name, tensor, tensor.shape, tensor.strides, &[], axes)?;
-    if tensor.is_empty() {
-        return Ok(Vec::new());
-    }
+fn all_axes(tensor: &Tensor<'_>) -> SmallVec<[usize; 6]> {
+    (0..tensor.shape.len()).collect()
+}
+
+/// The values of a tensor of one row, in the working precision.
+fn values<E: Element>(input: &Input<'_, E>) -> Vec<E::Real> {
     let mut reader = input.reader(1);
-    let source = reader.row(0);
-    Ok((0..source.len()).map(|i| R::from_f64(source.get(i).to_f64())).collect())
+    let from = reader.row(0);
+    let mut to = vec![E::Real::default(); from.len()];
+    simd::run(InstructionSet::current(), Widen { from, to: &mut to });
+    to
+}
+
+/// Widens all elements.
+struct Widen<'a, E: Element> {
+    from: Source<'a, E>,
+    to: &'a mut [E::Real],
+}
+
+impl<E: Element> Task for Widen<'_, E> {
+    #[inline(always)]
+    fn run<S: Isa>(self, simd: S) {
+        map(simd, self.from, Sink::from(self.to), |x| x);
+    }
 }
 
 fn check_param_type<D: Element>(name: &str, tensor: &Tensor<'_>) -> Result<(), Refusal> {

@@ -42,33 +42,59 @@ impl Kernel for Builtin {
     }
 }
 
+/// An operator: what its kernels take, and the two halves.
+struct Row {
+    operator: &'static str,
+    layouts: Layouts,
+    forward: Run,
+    backward: Run,
+}
+
+const CHANNELS: Layouts = Layouts::ANY;
+const ROWS: Layouts = Layouts { channels_last: false, ..Layouts::ANY };
+
+macro_rules! table {
+    ($($family:ident::$operator:ident: $layouts:expr,)*) => {
+        [$(Row {
+            operator: stringify!($operator),
+            layouts: $layouts,
+            forward: $family::$operator::forward,
+            backward: $family::$operator::backward,
+        },)*]
+    };
+}
+
+static TABLE: [Row; 11] = table! {
+    rows::layer_norm: ROWS,
+    rows::rms_norm: ROWS,
+    rows::partial_rms_norm: ROWS,
+    rows::crms_norm: ROWS,
+    rows::add_layer_norm: ROWS,
+    rows::add_rms_norm: ROWS,
+    rows::l2_normalize: ROWS,
+    channels::batch_norm: CHANNELS,
+    channels::batch_norm_inference: CHANNELS,
+    channels::group_norm: CHANNELS,
+    channels::instance_norm: CHANNELS,
+};
+
+/// The kernel of one half of an operator.
+pub(crate) fn find(operator: &str, direction: Direction) -> Option<Run> {
+    let row = TABLE.iter().find(|row| row.operator == operator)?;
+    Some(match direction {
+        Direction::Forward => row.forward,
+        Direction::Backward => row.backward,
+    })
+}
+
 /// All kernels of this crate.
 pub fn builtin() -> Vec<Arc<dyn Kernel>> {
-    let channel = Layouts::ANY;
-    let row = Layouts { channels_last: false, ..Layouts::ANY };
-    let kernels: &[(&str, Layouts, Run, Run)] = &[
-        ("layer_norm", row, rows::layer_norm::forward, rows::layer_norm::backward),
-        ("rms_norm", row, rows::rms_norm::forward, rows::rms_norm::backward),
-        ("partial_rms_norm", row, rows::partial_rms_norm::forward, rows::partial_rms_norm::backward),
-        ("crms_norm", row, rows::crms_norm::forward, rows::crms_norm::backward),
-        ("add_layer_norm", row, rows::add_layer_norm::forward, rows::add_layer_norm::backward),
-        ("add_rms_norm", row, rows::add_rms_norm::forward, rows::add_rms_norm::backward),
-        ("l2_normalize", row, rows::l2_normalize::forward, rows::l2_normalize::backward),
-        ("batch_norm", channel, channels::batch_norm::forward, channels::batch_norm::backward),
-        (
-            "batch_norm_inference",
-            channel,
-            channels::batch_norm_inference::forward,
-            channels::batch_norm_inference::backward,
-        ),
-        ("group_norm", channel, channels::group_norm::forward, channels::group_norm::backward),
-        ("instance_norm", channel, channels::instance_norm::forward, channels::instance_norm::backward),
-    ];
-    kernels
+    TABLE
         .iter()
-        .flat_map(|&(operator, layouts, forward, backward)| {
-            [(Direction::Forward, forward), (Direction::Backward, backward)]
-                .map(|(direction, run)| Arc::new(builtin_kernel(operator, direction, layouts, run)) as Arc<dyn Kernel>)
+        .flat_map(|row| {
+            [(Direction::Forward, row.forward), (Direction::Backward, row.backward)].map(|(direction, run)| {
+                Arc::new(builtin_kernel(row.operator, direction, row.layouts, run)) as Arc<dyn Kernel>
+            })
         })
         .collect()
 }

@@ -5,3 +5,4 @@ mod common;
 mod operators;
 mod reference;
 mod special;
+mod typed;
