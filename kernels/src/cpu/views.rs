@@ -210,6 +210,17 @@ impl<'a, E: Element> Input<'a, E> {
         self.view.is_dense().then(|| unsafe { Source::from_raw(self.view.row_start(row), self.view.width) })
     }
 
+    /// `len` elements, dense from the one `offset` elements behind the first.
+    ///
+    /// # Panics
+    /// If they are not within the tensor.
+    #[inline(always)]
+    pub fn run(&self, offset: usize, len: usize) -> Source<'a, E> {
+        assert!(offset + len <= self.view.reach);
+        // SAFETY: `Call::from_raw` vouches for all that sizes and strides reach; just checked.
+        unsafe { Source::from_raw(self.view.start.wrapping_add(offset), len) }
+    }
+
     /// Reads rows before `end`.
     pub fn reader(&self, end: usize) -> Reader<'_, E> {
         Reader { view: &self.view, end, tile: 0..0, buffer: Vec::new() }
@@ -246,6 +257,18 @@ impl<'a, E: Element> Output<'a, E> {
         Ok(Output { view, _memory: PhantomData })
     }
 
+    /// `len` elements, dense from the one `offset` elements behind the first.
+    ///
+    /// # Panics
+    /// If they are not within the tensor.
+    #[inline(always)]
+    pub fn run(&self, offset: usize, len: usize) -> Sink<'_, E> {
+        assert!(offset + len <= self.view.reach);
+        // SAFETY: `Call::from_raw` vouches for all that sizes and strides reach; just checked. The families give each
+        // element to one thread.
+        unsafe { Sink::from_raw(self.view.start.wrapping_add(offset), len) }
+    }
+
     /// Writes rows before `end`, one after the other; `streams` says whether past the caches (see [`streams`]).
     pub fn writer(&self, end: usize, streams: bool) -> Writer<'_, E> {
         Writer { view: &self.view, end, streams, tile: 0..0, buffer: Vec::new() }
@@ -269,12 +292,12 @@ const STREAMED_BYTES: usize = 8 << 20;
 /// Which outputs to write past the caches: those of a large call, unless they are the memory of an input, which is in
 /// the caches already.
 pub fn streams<E, const N: usize, const M: usize>(
-    inputs: &[Input<'_, E>; N],
-    outputs: &[Output<'_, E>; M],
+    inputs: [&Input<'_, E>; N],
+    outputs: [&Output<'_, E>; M],
 ) -> [bool; M] {
     let range = |view: &View<E>| (view.start.addr(), view.start.addr() + view.reach * size_of::<E>());
-    let inputs = inputs.each_ref().map(|input| range(&input.view));
-    let outputs = outputs.each_ref().map(|output| range(&output.view));
+    let inputs = inputs.map(|input| range(&input.view));
+    let outputs = outputs.map(|output| range(&output.view));
     let total: usize = inputs.iter().chain(&outputs).map(|(start, end)| end - start).sum();
     outputs.map(|(start, end)| total > STREAMED_BYTES && inputs.iter().all(|&(from, to)| to <= start || end <= from))
 }

@@ -143,6 +143,17 @@ impl<S: Isa, R: Real> Lanes<S, R> {
         Lanes { simd, value: R::splat(simd, value) }
     }
 
+    /// [`splat`](Self::splat) of each value.
+    #[inline(always)]
+    pub fn splats<const N: usize>(simd: S, values: [R; N]) -> [Self; N] {
+        // A loop: closures that `map` calls are not compiled for the instruction set.
+        let mut lanes = [Self::splat(simd, R::default()); N];
+        for (lanes, value) in lanes.iter_mut().zip(values) {
+            *lanes = Self::splat(simd, value);
+        }
+        lanes
+    }
+
     /// `self * b + c`, rounded once where the instruction set can.
     #[inline(always)]
     pub fn mul_add(self, b: Self, c: Self) -> Self {

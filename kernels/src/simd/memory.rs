@@ -154,6 +154,44 @@ pub struct Lines {
     pub line: usize,
 }
 
+impl<S: Isa, R: Real, L: Load<S, R>, const N: usize> Load<S, R> for [L; N] {
+    type Item = [L::Item; N];
+
+    #[inline(always)]
+    fn extent(&self) -> Option<usize> {
+        common(self.each_ref().map(L::extent))
+    }
+
+    #[inline(always)]
+    unsafe fn load(&self, simd: S, index: usize) -> Self::Item {
+        // A loop: what iterators and `map` call may not be compiled for the instruction set.
+        // SAFETY: the caller's promise holds for every part, as `common` made sure.
+        unsafe {
+            let mut items = [self[0].load(simd, index); N];
+            let mut i = 1;
+            while i < N {
+                items[i] = self[i].load(simd, index);
+                i += 1;
+            }
+            items
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_head(&self, simd: S, index: usize, count: usize) -> Self::Item {
+        // SAFETY: as above.
+        unsafe {
+            let mut items = [self[0].load_head(simd, index, count); N];
+            let mut i = 1;
+            while i < N {
+                items[i] = self[i].load_head(simd, index, count);
+                i += 1;
+            }
+            items
+        }
+    }
+}
+
 /// Something a stage writes a vector to at every index.
 pub trait Store<S: Isa, R: Real> {
     /// What it takes.

@@ -5,6 +5,7 @@
 //! run time. Vectors are [`Lanes`] of the working precision; storage types are widened as they are loaded and
 //! rounded as they are stored.
 
+mod columns;
 mod element;
 mod isa;
 mod lanes;
@@ -15,8 +16,9 @@ use std::cell::Cell;
 use std::fmt;
 use std::sync::OnceLock;
 
+pub use columns::{map_columns, sum_columns};
 pub use element::Element;
-pub use isa::{Isa, fence};
+pub use isa::{CACHE_LINE, Isa, fence};
 pub use lanes::{Lanes, Real};
 pub use memory::{Discard, Load, Sink, Slot, Source, Splat, Store};
 pub use stages::{map, sum};

@@ -14,8 +14,10 @@
 
 use std::ops::Range;
 
+use super::forward::affine;
+use super::stages::{Origin, Outcome, SET, Stages, Summed};
 use super::{Division, Parameters, SetKernel, Sets, run, write_params};
-use crate::abi::{Call, Refusal, Tensor};
+use crate::abi::{Call, Refusal};
 use crate::cpu::arguments::{for_data_type, running};
 use crate::simd::{Element, Isa, Lanes, Real, Sink, Source, map, sum};
 
@@ -55,25 +57,44 @@ impl<'a, R: Real> Inference<'a, R> {
     }
 }
 
-/// A set is a channel of one sample, which is dense in the usual layout; `by_place`, all channels of one place of one
-/// sample, which are dense in the other.
-fn sets<'a, D: Element>(call: &'a Call<'a>, by_place: bool) -> Result<Sets<'a, D::Real>, Refusal> {
-    Sets::new::<D>(call, |channels| if by_place { Division::Places } else { Division::Groups(channels) })
-}
-
-/// Whether the channels of one place are neighbours in memory.
-fn has_neighbouring_channels(tensor: &Tensor<'_>) -> bool {
-    tensor.strides.get(1) == Some(&1)
+/// A set is a channel of one sample.
+fn sets<'a, D: Element>(call: &'a Call<'a>) -> Result<Sets<'a, D::Real>, Refusal> {
+    Sets::new::<D>(call, Division::Groups)
 }
 
 fn forward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
-    let (x, y) = (call.required_input("x")?, call.required_output("y")?);
-    let sets = sets::<D>(call, has_neighbouring_channels(&x) && has_neighbouring_channels(&y))?;
-    run(&sets, &[sets.input::<D>("x")?], &[sets.output("y")?], &Inference::new::<D>(call, &sets)?);
+    let sets = sets::<D>(call)?;
+    run(&sets, &[sets.input::<D>("x")?], &sets.output("y")?, &Inference::new::<D>(call, &sets)?);
     Ok(())
 }
 
-impl<D: Element> SetKernel<D, 1, 1> for Inference<'_, D::Real> {
+impl<R: Real> Stages<R, 1, 0, 5> for Inference<'_, R> {
+    const WAITS: bool = false;
+
+    #[inline(always)]
+    fn add<S: Isa>(_: [Lanes<S, R>; 1], _: [Lanes<S, R>; 2], sums: [Lanes<S, R>; 0]) -> [Lanes<S, R>; 0] {
+        sums
+    }
+
+    #[inline(always)]
+    fn finish(&self, _: Summed<'_, R, 0>, _: &mut [[f64; 2]]) -> Outcome<R> {
+        Outcome::Ready([R::default(); SET])
+    }
+
+    #[inline(always)]
+    fn constants(&self, _: &[R; SET], channel: usize) -> [R; 5] {
+        let (weight, bias) = (self.parameters.weight.source(), self.parameters.bias.source());
+        // x + (-0) is x, for every x.
+        [self.mean[channel], self.rstd[channel], R::from_f64(-0.0), weight.get(channel), bias.get(channel)]
+    }
+
+    #[inline(always)]
+    fn compute<S: Isa>([x]: [Lanes<S, R>; 1], constants: [Lanes<S, R>; 5]) -> Lanes<S, R> {
+        affine(x, constants)
+    }
+}
+
+impl<D: Element> SetKernel<D, 1> for Inference<'_, D::Real> {
     const RECORDS: bool = false;
 
     #[inline(always)]
@@ -83,14 +104,9 @@ impl<D: Element> SetKernel<D, 1, 1> for Inference<'_, D::Real> {
         _: &mut Vec<D::Real>,
         channels: Range<usize>,
         [x]: [Source<'_, D>; 1],
-        [y]: [Sink<'_, D>; 1],
+        y: Sink<'_, D>,
         _: &mut [[f64; 2]],
     ) {
-        if channels.len() > 1 {
-            let (mean, rstd) = (Source::from(&self.mean[..]), Source::from(&self.rstd[..]));
-            let from = (x, mean, rstd, self.parameters.weight.source(), self.parameters.bias.source());
-            return map(simd, from, y, |(x, mean, rstd, weight, bias)| ((x - mean) * rstd).mul_add(weight, bias));
-        }
         let channel = channels.start;
         let [mean, rstd] = [self.mean[channel], self.rstd[channel]].map(|value| Lanes::splat(simd, value));
         let (weight, bias) = (self.parameters.weight(simd, channel), self.parameters.bias(simd, channel));
@@ -99,14 +115,49 @@ impl<D: Element> SetKernel<D, 1, 1> for Inference<'_, D::Real> {
 }
 
 fn backward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
-    let sets = sets::<D>(call, false)?;
+    let sets = sets::<D>(call)?;
     let params = sets.param_outputs()?;
     let inputs = [sets.input::<D>("dy")?, sets.input("x")?];
-    let record = run(&sets, &inputs, &[sets.output("dx")?], &Inference::new::<D>(call, &sets)?);
+    let record = run(&sets, &inputs, &sets.output("dx")?, &Inference::new::<D>(call, &sets)?);
     write_params(&sets, params, &record)
 }
 
-impl<D: Element> SetKernel<D, 2, 1> for Inference<'_, D::Real> {
+impl<R: Real> Stages<R, 2, 2, 2> for Inference<'_, R> {
+    const WAITS: bool = false;
+    const BY_CHANNEL: bool = true;
+
+    /// The sums are taken of `x_hat`.
+    fn origin(&self, channel: usize) -> Option<Origin<R>> {
+        Some(Origin { shift: self.mean[channel], scale: self.rstd[channel] })
+    }
+
+    #[inline(always)]
+    fn add<S: Isa>(
+        [dy, x]: [Lanes<S, R>; 2],
+        [mean, rstd]: [Lanes<S, R>; 2],
+        [dweight, dbias]: [Lanes<S, R>; 2],
+    ) -> [Lanes<S, R>; 2] {
+        [dy.mul_add((x - mean) * rstd, dweight), dbias + dy]
+    }
+
+    #[inline(always)]
+    fn finish(&self, set: Summed<'_, R, 2>, record: &mut [[f64; 2]]) -> Outcome<R> {
+        record.copy_from_slice(set.parts);
+        Outcome::Ready([R::default(); SET])
+    }
+
+    #[inline(always)]
+    fn constants(&self, _: &[R; SET], channel: usize) -> [R; 2] {
+        [self.parameters.weight.source().get(channel), self.rstd[channel]]
+    }
+
+    #[inline(always)]
+    fn compute<S: Isa>([dy, _]: [Lanes<S, R>; 2], [weight, rstd]: [Lanes<S, R>; 2]) -> Lanes<S, R> {
+        (dy * weight) * rstd
+    }
+}
+
+impl<D: Element> SetKernel<D, 2> for Inference<'_, D::Real> {
     /// `dx = dy * weight * rstd`, `dweight = sum(dy * x_hat)`, `dbias = sum(dy)`.
     #[inline(always)]
     fn set<S: Isa>(
@@ -115,7 +166,7 @@ impl<D: Element> SetKernel<D, 2, 1> for Inference<'_, D::Real> {
         _: &mut Vec<D::Real>,
         channels: Range<usize>,
         [dy, x]: [Source<'_, D>; 2],
-        [dx]: [Sink<'_, D>; 1],
+        dx: Sink<'_, D>,
         record: &mut [[f64; 2]],
     ) {
         let channel = channels.start;

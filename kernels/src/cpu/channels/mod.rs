@@ -4,23 +4,35 @@
 //! bias. For batch normalization a set is a channel of the batch and has one chunk; for group normalization it is a group
 //! of channels of one sample, with a chunk per channel; instance normalization has groups of one channel.
 //!
-//! A set is taken as one run of elements: where it lies if it is dense, else gathered into a buffer, so that memory is
-//! read once however many passes the statistics take. [`Forward`] and [`Backward`] are what is done with a set.
+//! The data are used where they lie, in the two usual layouts: [`planar`] (the elements of one channel of one sample
+//! are dense) and [`interleaved`] (the channels of one place are). What is done with them an operator says by
+//! [`Stages`]. Other strides, and data that must be rescaled, are [`gathered`] set by set: see [`SetKernel`].
+//! [`Forward`] and [`Backward`] are both, for normalization by a set's own moments.
 
+mod backward;
 pub mod batch_norm;
 pub mod batch_norm_inference;
+mod forward;
+mod gathered;
 pub mod group_norm;
 pub mod instance_norm;
+mod interleaved;
+mod planar;
 mod running;
+mod stages;
 
 use super::arguments::{Param, ParamOutput, eps, expect_sizes, param, sizes};
-use super::moments::{Attempt, Moments, Scaling, Total, attempt};
+use super::moments::Total;
 use super::parallel;
-use super::views::{Input, Output, streams, writers};
+use super::views::{Input, Output, streams};
 use crate::abi::{Call, Refusal, Tensor};
-use crate::simd::{self, Element, InstructionSet, Isa, Lanes, Real, Sink, Source, Task, map, sum};
+use crate::simd::{self, Element, InstructionSet, Isa, Lanes, Real};
 
+pub use backward::Backward;
+pub use forward::Forward;
+use gathered::{Gathered, SetKernel};
 pub use running::Running;
+use stages::Stages;
 
 /// `eps`, and weight and bias of each channel; those that are absent do nothing.
 pub struct Parameters<'a, R> {
@@ -48,8 +60,6 @@ pub enum Division {
     Batch,
     /// A set is one of this many groups of channels of one sample: a chunk per channel.
     Groups(usize),
-    /// A set is all channels of one place of one sample: a chunk per channel, of one element. For maps only.
-    Places,
 }
 
 /// The sets of a call, and the parameters.
@@ -106,20 +116,16 @@ impl<'a, R: Real> Sets<'a, R> {
         })
     }
 
-    /// Number of sets, of chunks in each, and of elements in each chunk.
-    fn extents(&self) -> [usize; 3] {
-        match self.division {
-            Division::Batch => [self.channels, 1, self.batch * self.spatial],
-            Division::Groups(groups) => [self.batch * groups, self.channels / groups, self.spatial],
-            Division::Places => [self.batch * self.spatial, self.channels, 1],
-        }
+    fn shape(&self) -> Shape {
+        let &Sets { batch, channels, spatial, division, .. } = self;
+        Shape { batch, channels, spatial, division, threads: self.call.threads() }
     }
 
     /// A data input.
     ///
     /// # Errors
     /// If it is missing or not like `x`.
-    pub fn input<D: Element>(&self, name: &str) -> Result<Input<'a, D>, Refusal> {
+    pub fn input<D: Element>(&self, name: &str) -> Result<Data<Input<'a, D>>, Refusal> {
         let tensor = self.call.required_input(name)?;
         self.view(name, tensor, Input::new)
     }
@@ -128,7 +134,7 @@ impl<'a, R: Real> Sets<'a, R> {
     ///
     /// # Errors
     /// If it is missing or not like `x`.
-    pub fn output<D: Element>(&self, name: &str) -> Result<Output<'a, D>, Refusal> {
+    pub fn output<D: Element>(&self, name: &str) -> Result<Data<Output<'a, D>>, Refusal> {
         let tensor = self.call.required_output(name)?;
         self.view(name, tensor, Output::new)
     }
@@ -138,7 +144,7 @@ impl<'a, R: Real> Sets<'a, R> {
         name: &str,
         tensor: Tensor<'a>,
         make: impl FnOnce(&str, &Tensor<'a>, &[i64], &[i64], &[usize], &[usize]) -> Result<V, Refusal>,
-    ) -> Result<V, Refusal> {
+    ) -> Result<Data<V>, Refusal> {
         expect_sizes(name, &tensor, self.shape)?;
         // Channels become two axes: groups, and channels of a group.
         let split = |axes: &[i64], outer: i64, inner: i64| [&axes[..1], &[outer, inner], &axes[2..]].concat();
@@ -150,9 +156,9 @@ impl<'a, R: Real> Sets<'a, R> {
         let (outer, inner) = match self.division {
             Division::Batch => (vec![2], [&[0], &space[..]].concat()),
             Division::Groups(_) => (vec![0, 1], [&[2], &space[..]].concat()),
-            Division::Places => ([&[0], &space[..]].concat(), vec![2]),
         };
-        make(name, &tensor, &shape, &strides, &outer, &inner)
+        let rows = make(name, &tensor, &shape, &strides, &outer, &inner)?;
+        Ok(Data { rows, steps: Steps::of(&tensor) })
     }
 
     /// The gradients of weight and bias that are asked for.
@@ -165,83 +171,149 @@ impl<'a, R: Real> Sets<'a, R> {
     }
 }
 
-/// What an operator does with one set.
-pub trait SetKernel<D: Element, const N: usize, const M: usize>: Sync {
-    /// Whether it records anything.
-    const RECORDS: bool = true;
-
-    /// Computes the outputs of a set, at least one element long. `room` is for the slow path; `channels` are those of the
-    /// chunks; `record` keeps two numbers per chunk.
-    fn set<S: Isa>(
-        &self,
-        simd: S,
-        room: &mut Vec<D::Real>,
-        channels: std::ops::Range<usize>,
-        inputs: [Source<'_, D>; N],
-        outputs: [Sink<'_, D>; M],
-        record: &mut [[f64; 2]],
-    );
+/// A tensor: its sets as rows, and how it lies.
+pub struct Data<V> {
+    rows: V,
+    /// `None` if places cannot be numbered along one axis.
+    steps: Option<Steps>,
 }
 
-/// Calls `kernel` for every set; answers what it recorded, chunk by chunk.
-pub fn run<D, K, const N: usize, const M: usize>(
+/// Elements from a sample to the next, from a channel to the next, and from a place in space to the next.
+#[derive(Clone, Copy, Default)]
+struct Steps {
+    sample: usize,
+    channel: usize,
+    place: usize,
+}
+
+impl Steps {
+    /// Those of a tensor whose spatial axes are steps of one; those over axes of size 1 are as if it were dense.
+    fn of(tensor: &Tensor<'_>) -> Option<Self> {
+        let (&[batch, channels, ref space @ ..], &[sample, channel, ref strides @ ..]) = (tensor.shape, tensor.strides)
+        else {
+            return None;
+        };
+        let mut places = (1, 1);
+        for (&size, &stride) in space.iter().zip(strides).rev().filter(|&(&size, _)| size != 1) {
+            match places {
+                (1, _) => places = (size, stride),
+                (before, step) if stride == before * step => places.0 *= size,
+                _ => return None,
+            }
+        }
+        let (count, place) = places;
+        let place = if count == 1 { sample } else { place };
+        let step = |size, step: i64, otherwise: i64| usize::try_from(if size == 1 { otherwise } else { step }).ok();
+        let channel = step(channels, channel, if place == 1 { count } else { 1 })?;
+        Some(Steps {
+            sample: step(batch, sample, count.checked_mul(place)?)?,
+            channel,
+            place: usize::try_from(place).ok()?,
+        })
+    }
+}
+
+/// Sizes of a call's data.
+#[derive(Clone, Copy)]
+struct Shape {
+    batch: usize,
+    channels: usize,
+    spatial: usize,
+    division: Division,
+    threads: usize,
+}
+
+impl Shape {
+    /// Channels of a set.
+    fn members(&self) -> usize {
+        match self.division {
+            Division::Batch => 1,
+            Division::Groups(groups) => self.channels / groups,
+        }
+    }
+
+    /// Number of sets, of chunks in each, and of elements in each chunk.
+    fn extents(&self) -> [usize; 3] {
+        match self.division {
+            Division::Batch => [self.channels, 1, self.batch * self.spatial],
+            Division::Groups(groups) => [self.batch * groups, self.members(), self.spatial],
+        }
+    }
+}
+
+/// What the layouts have in common.
+struct Job<'a, D: Element, O, const N: usize> {
+    shape: Shape,
+    inputs: &'a [Data<Input<'a, D>>; N],
+    output: &'a Data<Output<'a, D>>,
+    kernel: &'a O,
+    instructions: InstructionSet,
+    /// Whether to write past the caches.
+    streams: bool,
+}
+
+impl<D: Element, O: SetKernel<D, N>, const N: usize> Job<'_, D, O, N> {
+    /// The steps of all tensors.
+    fn steps(&self) -> Option<([Steps; N], Steps)> {
+        let mut inputs = [Steps::default(); N];
+        for (to, input) in inputs.iter_mut().zip(self.inputs) {
+            *to = input.steps?;
+        }
+        Some((inputs, self.output.steps?))
+    }
+
+    /// The slow path for some sets.
+    #[cold]
+    fn gather(&self, sets: std::ops::Range<usize>, record: &mut [[f64; 2]]) {
+        let &Job { inputs, output, kernel, streams, .. } = self;
+        let channels = self.shape.channels;
+        let chunks = self.shape.members();
+        simd::run(self.instructions, Gathered { inputs, output, kernel, streams, channels, sets, chunks, record });
+    }
+}
+
+/// Calls `kernel` for every set; answers what it recorded, chunk by chunk, or channel by channel if the sums of
+/// several samples could be taken together.
+pub fn run<D, O, const N: usize, const K: usize, const P: usize>(
     sets: &Sets<'_, D::Real>,
-    inputs: &[Input<'_, D>; N],
-    outputs: &[Output<'_, D>; M],
-    kernel: &K,
+    inputs: &[Data<Input<'_, D>>; N],
+    output: &Data<Output<'_, D>>,
+    kernel: &O,
 ) -> Vec<[f64; 2]>
 where
     D: Element,
-    K: SetKernel<D, N, M>,
+    O: SetKernel<D, N> + Stages<D::Real, N, K, P>,
 {
-    let [count, chunks, size] = sets.extents();
-    let recorded = if K::RECORDS { chunks } else { 0 };
+    let shape = sets.shape();
+    let [count, chunks, size] = shape.extents();
+    let recorded = if O::RECORDS { chunks } else { 0 };
     let mut record = vec![[0.0; 2]; count * recorded];
-    if size > 0 && chunks > 0 {
-        let set = InstructionSet::current();
-        let mut rest = &mut record[..];
-        let streams = streams(inputs, outputs);
-        let mut parts = parallel::Parts::new();
-        for range in parallel::divide(sets.call.threads(), count, chunks * size) {
-            let (record, after) = rest.split_at_mut(range.len() * recorded);
-            rest = after;
-            parts.push(Part { inputs, outputs, kernel, streams, channels: sets.channels, sets: range, chunks, record });
-        }
-        parallel::each(parts, |part| simd::run(set, part));
+    if size == 0 || chunks == 0 || count == 0 {
+        return record;
     }
+    let [streams] = streams(inputs.each_ref().map(|input| &input.rows), [&output.rows]);
+    let job = Job { shape, inputs, output, kernel, instructions: InstructionSet::current(), streams };
+    if let Some((from, to)) = job.steps() {
+        let all = || from.iter().chain([&to]);
+        let places = sets.spatial;
+        if places > 1 && all().all(|steps| steps.place == 1) {
+            planar::run(&job, from, to, &mut record);
+            return record;
+        }
+        if let Some(rows) = interleaved::Rows::new(&job, from, to) {
+            rows.run(&mut record);
+            return record;
+        }
+    }
+    let mut rest = &mut record[..];
+    let mut parts = parallel::Parts::new();
+    for range in parallel::divide(shape.threads, count, chunks * size) {
+        let (record, after) = rest.split_at_mut(range.len() * recorded);
+        rest = after;
+        parts.push((range, record));
+    }
+    parallel::each(parts, |(range, record)| job.gather(range, record));
     record
-}
-
-/// The sets of one thread.
-struct Part<'a, D, K, const N: usize, const M: usize> {
-    inputs: &'a [Input<'a, D>; N],
-    outputs: &'a [Output<'a, D>; M],
-    kernel: &'a K,
-    streams: [bool; M],
-    channels: usize,
-    sets: std::ops::Range<usize>,
-    chunks: usize,
-    record: &'a mut [[f64; 2]],
-}
-
-impl<D: Element, K: SetKernel<D, N, M>, const N: usize, const M: usize> Task for Part<'_, D, K, N, M> {
-    #[inline(always)]
-    fn run<S: Isa>(self, simd: S) {
-        let mut room = Vec::new();
-        let mut readers = self.inputs.each_ref().map(|input| input.reader(self.sets.end));
-        let mut writers = writers(self.outputs, self.sets.end, self.streams);
-        let mut records = self.record.chunks_exact_mut(self.chunks);
-        for set in self.sets {
-            let record = records.next().unwrap_or_default();
-            // Chunks follow one another channel by channel, over and over.
-            let first = set * self.chunks % self.channels;
-            let channels = first..first + self.chunks;
-            let inputs = readers.each_mut().map(|reader| reader.row(set));
-            let outputs = writers.each_mut().map(|writer| writer.row(set));
-            self.kernel.set(simd, &mut room, channels, inputs, outputs, record);
-            writers.iter_mut().for_each(|writer| writer.commit(set));
-        }
-    }
 }
 
 /// Writes the gradients of weight and bias: chunks of one channel are added up in their order.
@@ -262,114 +334,4 @@ pub fn write_params<R: Real>(
         output.write(totals.into_iter().map(Total::get))?;
     }
     Ok(())
-}
-
-/// Normalization by a set's own moments, forward: records mean and biased variance of the set with its first chunk.
-pub struct Forward<'a, R>(pub &'a Parameters<'a, R>);
-
-impl<D: Element> SetKernel<D, 1, 1> for Forward<'_, D::Real> {
-    #[inline(always)]
-    fn set<S: Isa>(
-        &self,
-        simd: S,
-        room: &mut Vec<D::Real>,
-        channels: std::ops::Range<usize>,
-        [x]: [Source<'_, D>; 1],
-        [y]: [Sink<'_, D>; 1],
-        record: &mut [[f64; 2]],
-    ) {
-        attempt(simd, x, self.0.eps, room, ForwardSet { parameters: self.0, channels, y, record });
-    }
-}
-
-struct ForwardSet<'a, D: Element> {
-    parameters: &'a Parameters<'a, D::Real>,
-    channels: std::ops::Range<usize>,
-    y: Sink<'a, D>,
-    record: &'a mut [[f64; 2]],
-}
-
-impl<D: Element> Attempt<D::Real> for ForwardSet<'_, D> {
-    #[inline(always)]
-    fn attempt<S: Isa, E: Element<Real = D::Real>>(&mut self, simd: S, x: Source<'_, E>, scaling: Scaling) -> bool {
-        let moments = Moments::new(simd, x, scaling.eps);
-        if !scaling.accepts::<D::Real>(moments.variance) {
-            return false;
-        }
-        self.record[0] = [moments.mean / scaling.scale, moments.variance / scaling.scale / scaling.scale];
-        let size = x.len() / self.channels.len();
-        let normalized = moments.normalized(simd);
-        let (mut x, mut y) = (x, self.y.reborrow());
-        for channel in self.channels.clone() {
-            let (x_chunk, x_rest) = x.split_at(size);
-            let (y_chunk, y_rest) = y.split_at(size);
-            let (weight, bias) = (self.parameters.weight(simd, channel), self.parameters.bias(simd, channel));
-            map(simd, x_chunk, y_chunk, |x| normalized(x).mul_add(weight, bias));
-            (x, y) = (x_rest, y_rest);
-        }
-        true
-    }
-}
-
-/// Normalization by a set's own moments, backward: records each chunk's share of `dweight` and `dbias`.
-pub struct Backward<'a, R>(pub &'a Parameters<'a, R>);
-
-impl<D: Element> SetKernel<D, 2, 1> for Backward<'_, D::Real> {
-    #[inline(always)]
-    fn set<S: Isa>(
-        &self,
-        simd: S,
-        room: &mut Vec<D::Real>,
-        channels: std::ops::Range<usize>,
-        [dy, x]: [Source<'_, D>; 2],
-        [dx]: [Sink<'_, D>; 1],
-        record: &mut [[f64; 2]],
-    ) {
-        attempt(simd, x, self.0.eps, room, BackwardSet { parameters: self.0, channels, dy, dx, record });
-    }
-}
-
-struct BackwardSet<'a, D: Element> {
-    parameters: &'a Parameters<'a, D::Real>,
-    channels: std::ops::Range<usize>,
-    dy: Source<'a, D>,
-    dx: Sink<'a, D>,
-    record: &'a mut [[f64; 2]],
-}
-
-impl<R: Real, D: Element<Real = R>> Attempt<R> for BackwardSet<'_, D> {
-    /// `dx = (g - mean(g) - x_hat * mean(g * x_hat)) * rstd` with `g = dy * weight`.
-    #[inline(always)]
-    fn attempt<S: Isa, E: Element<Real = R>>(&mut self, simd: S, x: Source<'_, E>, scaling: Scaling) -> bool {
-        let moments = Moments::new(simd, x, scaling.eps);
-        if !scaling.accepts::<R>(moments.variance) {
-            return false;
-        }
-        let n = x.len() as f64;
-        let size = x.len() / self.channels.len();
-        let x_hat = moments.normalized(simd);
-        let (mut a, mut b) = (Total::default(), Total::default());
-        let (mut x_left, mut dy_left) = (x, self.dy);
-        for (channel, record) in self.channels.clone().zip(self.record.iter_mut()) {
-            let (x_chunk, x_rest) = x_left.split_at(size);
-            let (dy_chunk, dy_rest) = dy_left.split_at(size);
-            let [dbias, dweight] = sum(simd, (dy_chunk, x_chunk), |(dy, x), [a, b]| [a + dy, dy.mul_add(x_hat(x), b)]);
-            *record = [dweight, dbias];
-            let weight = self.parameters.weight.source().get(channel).to_f64();
-            a.add(weight * dbias);
-            b.add(weight * dweight);
-            (x_left, dy_left) = (x_rest, dy_rest);
-        }
-        let splat = |value| Lanes::splat(simd, R::from_f64(value));
-        let (a, b, scale) = (splat(a.get() / n), splat(b.get() / n), splat(moments.rstd.to_f64() * scaling.scale));
-        let (mut x, mut dy, mut dx) = (x, self.dy, self.dx.reborrow());
-        for channel in self.channels.clone() {
-            let ((x_chunk, x_rest), (dy_chunk, dy_rest)) = (x.split_at(size), dy.split_at(size));
-            let (dx_chunk, dx_rest) = dx.split_at(size);
-            let weight = self.parameters.weight(simd, channel);
-            map(simd, (dy_chunk, x_chunk), dx_chunk, |(dy, x)| ((dy * weight - a) - x_hat(x) * b) * scale);
-            (x, dy, dx) = (x_rest, dy_rest, dx_rest);
-        }
-        true
-    }
 }

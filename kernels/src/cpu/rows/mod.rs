@@ -224,7 +224,7 @@ where
     let set = InstructionSet::current();
     let [weight, bias] = &mut partial;
     let mut rest = (&mut weight[..], &mut bias[..]);
-    let streams = streams(&job.inputs, &job.outputs);
+    let streams = streams(job.inputs.each_ref(), job.outputs.each_ref());
     let mut parts = parallel::Parts::new();
     for range in parallel::divide(rows.threads(), blocks, block * width) {
         let share = range.len() * width;

@@ -1,0 +1,162 @@
+//! What an operator does with elements where they lie: sums over a set, what they say of it, and a map.
+
+use std::ops::Range;
+
+use crate::cpu::moments::Total;
+use crate::simd::{Isa, Lanes, Real};
+
+/// Numbers that a set is normalized with, at most.
+pub const SET: usize = 5;
+
+/// What the sums over a set are taken about: `d = (x - shift) * scale`.
+#[derive(Clone, Copy, Default)]
+pub struct Origin<R> {
+    /// Near the mean.
+    pub shift: R,
+    /// A power of two near one over the standard deviation, where products of `d` with other data must not leave the
+    /// range of the type; else 1.
+    pub scale: R,
+}
+
+impl<R: Real> Origin<R> {
+    /// For data of this mean and variance, as far as they are known.
+    pub fn near(mean: f64, variance: f64, scales: bool) -> Self {
+        let root = if scales && variance > 0.0 && variance.is_finite() { exponent_of_root(variance) } else { 0 };
+        let scale = 2f64.powi((-root).clamp(-R::MAX_EXPONENT, R::MAX_EXPONENT));
+        let shift = R::from_f64(if mean.is_finite() { mean } else { 0.0 });
+        Origin { shift: if shift.to_f64().is_finite() { shift } else { R::default() }, scale: R::from_f64(scale) }
+    }
+}
+
+/// The exponent of two of the root of a positive number, roughly.
+fn exponent_of_root(value: f64) -> i32 {
+    ((value.to_bits() >> 52) as i32 - 1023) >> 1
+}
+
+/// What the sums over a set say.
+pub enum Outcome<R> {
+    /// What to normalize it with.
+    Ready([R; SET]),
+    /// The origin was too far from the mean, or its scale from the spread: sums about this one will do.
+    Again(Origin<R>),
+    /// Squares may have left the range of the type: let the set be gathered.
+    Gather,
+}
+
+/// A set whose sums are known.
+pub struct Summed<'a, R, const K: usize> {
+    /// The sums, for each part of the set: its channels if [`Stages::BY_CHANNEL`], else any.
+    pub parts: &'a [[f64; K]],
+    /// What they were taken about.
+    pub origin: Origin<R>,
+    /// One over the number of elements.
+    pub share: f64,
+    /// The channels.
+    pub channels: Range<usize>,
+    /// Whether the origin has been improved already.
+    pub last: bool,
+}
+
+impl<R, const K: usize> Summed<'_, R, K> {
+    /// A sum over the whole set.
+    #[inline(always)]
+    pub fn total(&self, which: usize) -> f64 {
+        if let [part] = self.parts {
+            return part[which];
+        }
+        let mut total = Total::default();
+        self.parts.iter().for_each(|part| total.add(part[which]));
+        total.get()
+    }
+}
+
+/// Mean, variance and what normalizing by them takes: `x_hat = (x - hi) * rstd + correction`.
+pub struct Located<R> {
+    /// The mean, rounded.
+    pub hi: R,
+    /// `1 / sqrt(variance + eps)`
+    pub rstd: R,
+    /// What rounding the mean lost, times `-rstd`: data of mean 10^6 and spread 1 need it.
+    pub correction: R,
+    /// The mean.
+    pub mean: f64,
+    /// The biased variance.
+    pub variance: f64,
+    /// The mean of `d`.
+    pub delta: f64,
+    /// `rstd`, not rounded.
+    pub exact_rstd: f64,
+}
+
+/// How far the mean may be from the origin, squared, in variances: then the variance, a difference, is off by little more
+/// than about the mean itself. A larger distance costs another pass.
+const FAR: f64 = 0.5;
+
+/// Spreads of scaled data that are as they should be.
+const FITTING: Range<f64> = 1e-8..1e12;
+
+impl<R: Real> Located<R> {
+    /// From the sums of `d` and `d * d`.
+    ///
+    /// # Errors
+    /// What to do with the set if they do not suffice.
+    #[inline(always)]
+    pub fn new<const K: usize>(set: &Summed<'_, R, K>, eps: f64, scales: bool) -> Result<Self, Outcome<R>> {
+        let (shift, scale) = (set.origin.shift.to_f64(), set.origin.scale.to_f64());
+        let delta = set.total(0) * set.share;
+        let mean_square = set.total(1) * set.share;
+        let spread = mean_square - delta * delta;
+        // Not `max`, which would turn NaN into 0.
+        let spread = if spread < 0.0 { 0.0 } else { spread };
+        let unfit = scales && spread > 0.0 && !FITTING.contains(&spread);
+        if (delta * delta > FAR * spread || unfit) && !set.last && mean_square.is_finite() {
+            return Err(Outcome::Again(Origin::near(shift + delta / scale, spread / scale / scale, scales)));
+        }
+        // NaN is neither.
+        if !(spread + eps * scale * scale >= R::TINY && spread < f64::INFINITY) || (unfit && set.last) {
+            return Err(Outcome::Gather);
+        }
+        let (delta_x, variance) = if scales { (delta / scale, spread / scale / scale) } else { (delta, spread) };
+        let exact_rstd = 1.0 / (variance + eps).sqrt();
+        let mean = shift + delta_x;
+        let hi = R::from_f64(mean);
+        let lo = (shift - hi.to_f64()) + delta_x;
+        Ok(Located {
+            hi,
+            rstd: R::from_f64(exact_rstd),
+            correction: R::from_f64(-lo * exact_rstd),
+            mean,
+            variance,
+            delta,
+            exact_rstd,
+        })
+    }
+}
+
+/// An operator whose data need not be gathered: `K` sums over each set and a map with `P` constants for each channel of
+/// a set, both from `N` inputs.
+pub trait Stages<R: Real, const N: usize, const K: usize, const P: usize>: Sync {
+    /// Whether the map needs to know the sums.
+    const WAITS: bool = true;
+    /// Whether sums of each channel are needed, rather than of the set.
+    const BY_CHANNEL: bool = false;
+    /// Whether the origin has a scale.
+    const SCALES: bool = false;
+
+    /// The origin, if it is not to be found near the mean.
+    fn origin(&self, _channel: usize) -> Option<Origin<R>> {
+        None
+    }
+
+    /// Adds the terms of one vector of each input; `origin` is shift and scale.
+    fn add<S: Isa>(inputs: [Lanes<S, R>; N], origin: [Lanes<S, R>; 2], sums: [Lanes<S, R>; K]) -> [Lanes<S, R>; K];
+
+    /// What the sums say of a set; `record` keeps two numbers per channel of it, if anything is recorded.
+    fn finish(&self, set: Summed<'_, R, K>, record: &mut [[f64; 2]]) -> Outcome<R>;
+
+    /// The constants of the map, for a channel of a set.
+    fn constants(&self, set: &[R; SET], channel: usize) -> [R; P];
+
+    /// The map.
+    fn compute<S: Isa>(inputs: [Lanes<S, R>; N], constants: [Lanes<S, R>; P]) -> Lanes<S, R>;
+}
