@@ -15,7 +15,7 @@ use super::Figure;
 use super::theme;
 use crate::Error;
 use crate::bench::{Benches, COPY, Cell, Limit};
-use crate::record::Setting;
+use crate::record::{Number, Setting};
 
 /// The measurements of one machine, with outputs allocated before.
 struct View<'a> {
@@ -137,22 +137,18 @@ fn logarithmic(values: impl IntoIterator<Item = f64>, margin: f64) -> Option<(f6
     (low <= high).then_some((low - margin, high + margin))
 }
 
-/// Marks on an axis of powers of ten that spans little: 1, 2 and 5, or finer.
+/// Marks on an axis of powers of ten: 1, 2 and 5, or multiples of a round number where it spans little.
 fn marks((low, high): (f64, f64)) -> Vec<(f64, String)> {
     let coarse = theme::decades(low, high);
     if coarse.len() >= 3 {
         return coarse;
     }
-    let digits = (low.floor() as i32..=high.ceil() as i32).flat_map(|e| (10..100).map(move |d| (d, e)));
-    let all: Vec<_> = digits
-        .map(|(digits, exponent)| (f64::from(digits).log10() - 1.0 + f64::from(exponent), digits, exponent))
-        .filter(|(at, ..)| (low..=high).contains(at))
-        .collect();
-    // Steps of 0.5 if they are not too many, else of 1.
-    let step = [1, 2, 5, 10].into_iter().find(|step| all.iter().filter(|(_, d, _)| d % step == 0).count() <= 7);
-    let chosen = all.into_iter().filter(|(_, digits, _)| digits % step.unwrap_or(20) == 0);
-    let label = |digits: i32, exponent: i32| format!("{digits}e{}", exponent - 1).parse().map(crate::record::Number);
-    chosen.map(|(at, d, e)| (at, label(d, e).map_or_else(|_| String::new(), |n| n.to_string()))).collect()
+    let (least, most) = (10f64.powf(low), 10f64.powf(high));
+    let fifth = (most - least) / 5.0;
+    let decade = 10f64.powf(fifth.log10().floor());
+    let step = [1.0, 2.0, 5.0].into_iter().map(|n| n * decade).find(|step| *step >= fifth).unwrap_or(10.0 * decade);
+    let multiples = (0..10).map(|i| ((least / step).ceil() + f64::from(i)) * step).take_while(|value| *value <= most);
+    multiples.map(|value| (value.log10(), Number(value).to_string())).collect()
 }
 
 /// Marks on an axis of powers of two, each with the text that is made of the number.
@@ -160,4 +156,22 @@ fn powers_of_two((low, high): (f64, f64), text: impl Fn(u64) -> String) -> Vec<(
     let (first, last) = (low.ceil().max(0.0) as u32, high.floor().clamp(0.0, 62.0) as u32);
     let step = (last.saturating_sub(first) / 6 + 1) as usize;
     (first..=last).step_by(step).map(|power| (f64::from(power), text(1 << power))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::marks;
+
+    #[test]
+    fn marks_are_round_and_apart() {
+        let texts = |least: f64, most: f64| {
+            marks((least.log10(), most.log10())).into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(texts(0.85, 1.55), "1 1.2 1.4");
+        assert_eq!(texts(0.6, 3.9), "1 2 3");
+        assert_eq!(texts(2.1, 4.9), "3 4");
+        // Margins keep axes from spanning less.
+        assert_eq!(texts(0.895, 1.13), "0.9 0.95 1 1.05 1.1");
+        assert_eq!(texts(0.5, 12.0), "0.5 1 2 5 10");
+    }
 }
