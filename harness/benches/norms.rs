@@ -22,7 +22,7 @@ use isonorm_harness::bench::copy::Copy;
 use isonorm_harness::bench::kernel::{Callable, KernelCall};
 use isonorm_harness::bench::libtorch::{self, Libtorch};
 use isonorm_harness::bench::workload::{self, Workload};
-use isonorm_harness::bench::{Timed, memory};
+use isonorm_harness::bench::{self, Timed, memory};
 use isonorm_harness::campaign::Entry;
 use isonorm_harness::case::Materialised;
 use isonorm_harness::generate::layouts::Layout;
@@ -97,6 +97,7 @@ fn three(criterion: &mut Criterion, entry: &Entry, workload: &Workload) {
         group.bench_function(format!("{}/libtorch", parts[3]), |bencher| {
             tch::set_num_threads(workload.case.threads as i32);
             let libtorch = Libtorch::new(workload, sample()).expect("libtorch answers");
+            bench::reserve(bytes).expect("room for what it allocates");
             time(bencher, &mut libtorch.expect("it offers the operator"));
         });
     }

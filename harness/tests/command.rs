@@ -267,3 +267,20 @@ fn a_wrong_kernel_is_not_timed() {
         records.iter().filter(|record| matches!(record, isonorm_reports::record::Record::Finding(_))).count();
     assert!(findings > 0, "{records:?}");
 }
+
+#[test]
+fn instructions_are_counted_where_valgrind_is_installed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().display().to_string();
+    let asked = ["4x4096", "--kernel", "isonorm.rms_norm.forward", "--dtype", "f32", "--versus", "copy"];
+    let output = isonorm(&[&TINY[..], &asked, &["--instructions", "--format", "json", "--out", &out]].concat());
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let count = &json(&output)[0]["instructions_per_element"];
+    if Command::new("valgrind").arg("--version").output().is_ok() {
+        // Eight elements to a vector, each read twice and written once; a call's own few instructions on top.
+        assert!(count.as_f64().is_some_and(|count| (0.2..50.0).contains(&count)), "{count}: {said}");
+    } else {
+        assert!(count.is_null() && said.contains("instructions were not counted"), "{count}: {said}");
+    }
+}

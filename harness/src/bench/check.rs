@@ -51,7 +51,13 @@ pub fn sample(entry: &Entry, workload: &Workload, replay: &str) -> Result<Checke
 /// Compares what a call has just written with the sample's answer, over and over, where rows or samples do not depend on each
 /// other. Parts that are the same to the bit as the first one need no second look; the others are judged as the sample was.
 /// Gives what is wrong.
-pub fn whole(entry: &Entry, workload: &Workload, sample: &Materialised, call: &KernelCall) -> Option<Finding> {
+pub fn whole(
+    entry: &Entry,
+    workload: &Workload,
+    sample: &Materialised,
+    call: &KernelCall,
+    replay: &str,
+) -> Option<Finding> {
     let problem = &workload.case.problem;
     let axis = workload.batch_axis().filter(|axis| problem.operator.independent.contains(axis))?;
     let case = workload.sample();
@@ -83,7 +89,7 @@ pub fn whole(entry: &Entry, workload: &Workload, sample: &Materialised, call: &K
                     output.len(),
                     wrong.fault.meaning()
                 );
-                return Some(finding(entry, workload, wrong, message));
+                return Some(finding(entry, workload, wrong, message, replay));
             }
         }
     }
@@ -91,7 +97,7 @@ pub fn whole(entry: &Entry, workload: &Workload, sample: &Materialised, call: &K
 }
 
 /// What is wrong with the answer to the whole workload. It is not shrunk: it shows on many rows or samples only.
-fn finding(entry: &Entry, workload: &Workload, wrong: &Wrong, message: String) -> Finding {
+fn finding(entry: &Entry, workload: &Workload, wrong: &Wrong, message: String, replay: &str) -> Finding {
     let case = workload.case.to_string();
     let problem = &workload.case.problem;
     let attributes = problem.call_attributes().into_iter().map(|(name, value)| (name, value.to_string())).collect();
@@ -108,7 +114,7 @@ fn finding(entry: &Entry, workload: &Workload, wrong: &Wrong, message: String) -
         libtorch_ratio_to_bound: None,
         ulps: None,
         message,
-        replay: format!("cargo isonorm replay --kernel {} '{case}'", entry.name),
+        replay: format!("cargo isonorm replay --kernel {}{replay} '{case}'", entry.name),
         evidence: "exact".to_owned(),
         further: 0,
         case,
@@ -167,7 +173,7 @@ mod tests {
         let Ok(Checked::Right(sample)) = sample(&entry, &workload, "") else { panic!("right on the sample") };
         let mut call = KernelCall::new(Callable::BuiltIn(kernel), &workload, &sample, false).expect("memory");
         call.call().expect("it answers");
-        whole(&entry, &workload, &sample, &call)
+        whole(&entry, &workload, &sample, &call, "")
     }
 
     #[test]

@@ -79,6 +79,8 @@ pub struct Plan {
     pub time: Duration,
     /// Of the order within rounds, and of the bootstrap.
     pub seed: u64,
+    /// What to add to a replay line so that it finds the kernel again (`--plugin F`).
+    pub replay: String,
 }
 
 /// A sample lasts at least so long: a thousand times what reading the clock takes.
@@ -102,6 +104,14 @@ pub fn footprint(workload: &Workload) -> u64 {
     (3 + RESERVE) * (cost.bytes_read + cost.bytes_written)
 }
 
+/// Leaves free memory behind, all pages there, for what libtorch allocates in calls that move so many bytes at least.
+///
+/// # Errors
+/// If there is not enough memory.
+pub fn reserve(bytes: u64) -> Result<(), String> {
+    if memory::reserve((RESERVE * bytes) as usize) { Ok(()) } else { Err(kernel::no_room()) }
+}
+
 /// Measures a workload whose sample was judged.
 ///
 /// # Errors
@@ -123,15 +133,15 @@ pub fn cell(
     let mut ours = KernelCall::new(kernel.clone(), workload, sample, setting == Setting::AsCalled)?;
     ours.call()?;
     if setting == Setting::Warm
-        && let Some(wrong) = check::whole(entry, workload, sample, &ours)
+        && let Some(wrong) = check::whole(entry, workload, sample, &ours, &plan.replay)
     {
         return Ok(Cell::Wrong(Box::new(wrong)));
     }
     let mut copy = Copy::new(bytes, threads)?;
     let wanted = plan.versus.contains(&Versus::Libtorch);
     let mut libtorch = if wanted { Libtorch::new(workload, sample)? } else { None };
-    if setting == Setting::Warm && libtorch.is_some() && !memory::reserve((RESERVE * bytes) as usize) {
-        return Err(kernel::no_room());
+    if setting == Setting::Warm && libtorch.is_some() {
+        reserve(bytes)?;
     }
     let mut contenders: Vec<&mut dyn Timed> = vec![&mut ours, &mut copy];
     contenders.extend(libtorch.as_mut().map(|libtorch| libtorch as &mut dyn Timed));

@@ -192,11 +192,11 @@ fn tasks<'a>(arguments: &Arguments, entries: &'a [Entry], threads: &[usize]) -> 
         let layouts = workload::usual_layouts(info, entry.operator);
         let layouts = layouts.into_iter().filter(|own| arguments.layout.is_empty() || arguments.layout.contains(own));
         let layouts: Vec<Layout> = layouts.collect();
-        let usual = |dtypes: &&DtypeSet| {
-            arguments.selection.asks_for_dtypes()
-                || USUAL_DTYPES.iter().any(|&dtype| **dtypes == DtypeSet::uniform(dtype))
-        };
-        for (place, &dtypes) in entry.offer.dtypes.iter().filter(usual).enumerate() {
+        let usual = |dtypes: &DtypeSet| USUAL_DTYPES.iter().any(|&dtype| *dtypes == DtypeSet::uniform(dtype));
+        // A kernel that offers none of the usual ones is timed on what it offers.
+        let all = arguments.selection.asks_for_dtypes() || !entry.offer.dtypes.iter().any(usual);
+        let dtypes = entry.offer.dtypes.iter().filter(|dtypes| all || usual(dtypes));
+        for (place, &dtypes) in dtypes.enumerate() {
             for shape in &shapes {
                 let plain = Workload::new(entry.operator, info.direction, dtypes, shape, arguments.groups);
                 let plain = plain.map_err(Error::Usage)?;
@@ -274,7 +274,7 @@ fn measure(
             }
         };
         let time = if *setting == Setting::AsCalled { arguments.time.mul_f64(AS_CALLED) } else { arguments.time };
-        let plan = Plan { versus: arguments.versus.clone(), time, seed: arguments.seed };
+        let plan = Plan { versus: arguments.versus.clone(), time, seed: arguments.seed, replay: replay.clone() };
         let cell = Callable::of(&*entry.contender)
             .and_then(|kernel| bench::cell(entry, &kernel, workload, &sample, *setting, &plan));
         let mut benches = match cell {
