@@ -182,6 +182,9 @@ fn large_cases(entries: &[Entry], plan: &Plan) -> Vec<(usize, Case)> {
             cases.extend(all.into_iter().filter(|case| chosen || elements(case) < HUGE).map(|case| (place, case)));
         }
     }
+    // If time is up before all were asked, it is not always the same kernels that go without.
+    let first = (plan.seed % cases.len().max(1) as u64) as usize;
+    cases.rotate_left(first);
     let (part, parts) = plan.shard;
     let own = cases.into_iter().enumerate().filter(|(index, _)| *index as u64 % parts == part);
     own.map(|(_, case)| case).collect()
@@ -230,7 +233,10 @@ impl Worker<'_> {
         while kernels > 0 && !self.progress.stop.load(Ordering::Relaxed) {
             let ticket = tickets.fetch_add(1, Ordering::Relaxed);
             if let Some((entry, case)) = large.get(ticket as usize) {
-                self.one(*entry, CaseTree::new(case.clone()))?;
+                // On a slow machine they would leave no time for the many small ones, which find most.
+                if !matches!(self.plan.budget, Budget::Time(time) if started.elapsed() >= time / 2) {
+                    self.one(*entry, CaseTree::new(case.clone()))?;
+                }
                 continue;
             }
             let ticket = ticket - large.len() as u64;

@@ -139,7 +139,7 @@ impl<E: Element> View<E> {
     fn for_each_run(&self, row: usize, mut visit: impl FnMut(*mut E, usize, usize)) -> bool {
         let Some((&(size, 1), above)) = self.inner.split_last() else { return false };
         let start = self.row_start(row);
-        for place in (0..self.width).step_by(size) {
+        for place in (0..self.width).step_by(size.max(1)) {
             let (mut offset, mut rest) = (0, place / size);
             for &(size, stride) in above.iter().rev() {
                 offset += rest % size * stride;
