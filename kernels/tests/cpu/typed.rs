@@ -126,3 +126,18 @@ fn what_does_not_fit_is_refused() {
     let unknown = Operation::new(c"no_norm", Direction::Forward).run();
     assert!(unknown.is_err_and(|e| e.to_string().contains("no_norm")));
 }
+
+/// A parameter that must be gathered, of no elements: its steps were once of size zero.
+#[test]
+fn views_of_nothing_are_taken() -> Result<(), Refusal> {
+    let nothing: [f32; 0] = [];
+    let gapped = View::strided(&nothing, &[2, 0], &[3, 1])?;
+    Operation::new(c"layer_norm", Direction::Forward)
+        .input(c"x", &View::dense(&nothing, &[3, 2, 0])?)
+        .input(c"weight", &gapped)
+        .input(c"bias", &gapped)
+        .output(c"y", &mut ViewMut::dense(&mut [0.0f32; 0], &[3, 2, 0])?)
+        .real(c"eps", EPS)
+        .integer(c"normalized_ndim", 2)
+        .run()
+}
