@@ -7,7 +7,8 @@
 //!
 //! Backward: libtorch's autograd through that same call, whose graph is kept, so that the forward half is outside of the
 //! timing and its saved statistics are there for free. Autograd wants to start from gradients; what `tch` lets one start from
-//! are ones, which it makes anew for every call. Making them is timed apart, in the same rounds, and taken off libtorch's time.
+//! are ones, which it makes anew for every call. Making them is timed apart, in the same rounds, and its median is taken off
+//! libtorch's time.
 
 use isonorm_kernels::abi::Direction;
 use isonorm_oracles::Problem;

@@ -12,6 +12,7 @@ use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 
 use super::Timed;
+use super::statistics::quantile;
 
 /// How contenders are timed.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +67,7 @@ pub fn run(contenders: &mut [&mut dyn Timed], pace: &Pace) -> Result<Rounds, Str
     let mut random = SmallRng::seed_from_u64(pace.seed);
     let mut order: Vec<usize> = (0..contenders.len()).collect();
     let mut rounds = Rounds { seconds: vec![Vec::new(); contenders.len()], faults: vec![0; contenders.len()] };
+    let mut surcharges: Vec<Vec<f64>> = vec![Vec::new(); contenders.len()];
     let started = Instant::now();
     for round in 0..MOST {
         if round >= LEAST && started.elapsed() >= pace.time {
@@ -73,12 +75,26 @@ pub fn run(contenders: &mut [&mut dyn Timed], pace: &Pace) -> Result<Rounds, Str
         }
         order.shuffle(&mut random);
         for &place in &order {
-            let (seconds, faults) = sample(&mut *contenders[place], repetitions[place], pace)?;
-            rounds.seconds[place].push(seconds);
-            rounds.faults[place] += faults;
+            let sample = sample(&mut *contenders[place], repetitions[place], pace)?;
+            rounds.seconds[place].push(sample.seconds);
+            surcharges[place].extend(sample.surcharge);
+            rounds.faults[place] += sample.faults;
         }
     }
+    for (seconds, surcharges) in rounds.seconds.iter_mut().zip(&surcharges) {
+        take_off(seconds, surcharges);
+    }
     Ok(rounds)
+}
+
+/// Takes the median surcharge off every time: that of one round may have been disturbed. Never more than half of a time: what
+/// is left must not be made of noise.
+fn take_off(seconds: &mut [f64], surcharges: &[f64]) {
+    if surcharges.is_empty() {
+        return;
+    }
+    let surcharge = quantile(surcharges, 0.5);
+    seconds.iter_mut().for_each(|seconds| *seconds -= surcharge.min(*seconds / 2.0));
 }
 
 /// How often a contender is called in one sample.
@@ -96,8 +112,17 @@ fn enough(contender: &mut dyn Timed, pace: &Pace) -> Result<u32, String> {
     }
 }
 
-/// Seconds of one call in a sample of so many, and the sample's page faults.
-fn sample(contender: &mut dyn Timed, repetitions: u32, pace: &Pace) -> Result<(f64, u64), String> {
+/// What one sample says.
+struct Sample {
+    /// Of one call.
+    seconds: f64,
+    /// Seconds of these that are not the contender's own, if it does such work.
+    surcharge: Option<f64>,
+    /// Of the whole sample.
+    faults: u64,
+}
+
+fn sample(contender: &mut dyn Timed, repetitions: u32, pace: &Pace) -> Result<Sample, String> {
     if pace.threads > 1 {
         wait_for_threads();
     }
@@ -105,17 +130,17 @@ fn sample(contender: &mut dyn Timed, repetitions: u32, pace: &Pace) -> Result<(f
         contender.call()?;
     }
     let before = page_faults();
-    let mut seconds = repeated(contender, repetitions)?.as_secs_f64();
+    let seconds = repeated(contender, repetitions)?.as_secs_f64() / f64::from(repetitions);
     let faults = page_faults().saturating_sub(before);
+    let mut surcharge = None;
     if contender.has_surcharge() {
         let started = Instant::now();
         for _ in 0..repetitions {
             contender.surcharge()?;
         }
-        // What it takes off can at most be all of it.
-        seconds = (seconds - started.elapsed().as_secs_f64()).max(1e-12);
+        surcharge = Some(started.elapsed().as_secs_f64() / f64::from(repetitions));
     }
-    Ok((seconds / f64::from(repetitions), faults))
+    Ok(Sample { seconds, surcharge, faults })
 }
 
 fn repeated(contender: &mut dyn Timed, repetitions: u32) -> Result<Duration, String> {
@@ -198,6 +223,15 @@ mod tests {
     fn a_ratio_is_the_time_of_the_other_over_that_of_the_one() {
         let rounds = Rounds { seconds: vec![vec![1.0, 2.0], vec![3.0, 8.0]], faults: vec![0; 2] };
         assert_eq!(rounds.ratios(0, 1), [3.0, 4.0]);
+    }
+
+    #[test]
+    fn a_disturbed_surcharge_takes_off_no_more_than_the_others() {
+        let mut seconds = [10.0, 11.0, 3.0];
+        take_off(&mut seconds, &[2.0, 50.0, 2.0]);
+        assert_eq!(seconds, [8.0, 9.0, 1.5]);
+        take_off(&mut seconds, &[]);
+        assert_eq!(seconds, [8.0, 9.0, 1.5]);
     }
 
     #[test]
