@@ -58,16 +58,14 @@ fn samples(access: Access, memory: &mut [f32], stores: Stores, threads: usize) -
     let bytes = size_of_val(memory);
     let mut timed = |repetitions: usize| {
         let started = Instant::now();
-        for _ in 0..repetitions {
-            match access {
-                Access::Read => {
-                    std::hint::black_box(bandwidth::read(memory, threads));
-                }
-                Access::Write => bandwidth::write(memory, 1.0, threads, stores),
-                Access::Copy => {
-                    let (from, to) = memory.split_at_mut(memory.len() / 2);
-                    bandwidth::copy(from, to, threads, stores);
-                }
+        match access {
+            Access::Read => {
+                std::hint::black_box(bandwidth::read(memory, threads, repetitions));
+            }
+            Access::Write => bandwidth::write(memory, 1.0, threads, repetitions, stores),
+            Access::Copy => {
+                let (from, to) = memory.split_at_mut(memory.len() / 2);
+                bandwidth::copy(from, to, threads, repetitions, stores);
             }
         }
         started.elapsed()

@@ -47,7 +47,7 @@ impl Copy {
     fn once(&mut self) {
         // SAFETY: both were tiled.
         let (from, to) = unsafe { (self.from.floats(), self.to.floats_mut()) };
-        bandwidth::copy(from, to, self.threads, self.stores);
+        bandwidth::copy(from, to, self.threads, 1, self.stores);
     }
 }
 

@@ -22,10 +22,10 @@ fn copies_and_writes_reach_every_element_and_no_other() {
         // Not at the start of a cache line.
         let from: Vec<f32> = (0..len + 2).map(|i| i as f32).collect();
         let mut to = vec![-1.0; len + 2];
-        copy(&from[1..=len], &mut to[1..=len], threads, stores);
+        copy(&from[1..=len], &mut to[1..=len], threads, 2, stores);
         assert!(to[1..=len] == from[1..=len], "{len} elements, {threads} threads");
         assert_eq!((to[0], to[len + 1]), (-1.0, -1.0));
-        write(&mut to[1..=len], 3.0, threads, stores);
+        write(&mut to[1..=len], 3.0, threads, 2, stores);
         assert!(to[1..=len].iter().all(|&x| x == 3.0), "{len} elements, {threads} threads");
         assert_eq!((to[0], to[len + 1]), (-1.0, -1.0));
     });
@@ -36,17 +36,17 @@ fn a_read_meets_every_element_once() {
     for_all(|len, threads, _| {
         let from: Vec<f32> = (0..len).map(|i| (i % 7) as f32).collect();
         let sum: usize = (0..len).map(|i| i % 7).sum();
-        assert_eq!(read(&from, threads), sum as f64, "{len} elements, {threads} threads");
+        assert_eq!(read(&from, threads, 2), sum as f64, "{len} elements, {threads} threads");
     });
 }
 
 #[test]
 fn many_callers_share_the_threads() {
     let from: Vec<f32> = (0..100_000).map(|i| (i % 5) as f32).collect();
-    let expected = read(&from, 1);
+    let expected = read(&from, 1, 1);
     std::thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| (0..200).for_each(|_| assert_eq!(read(&from, 3), expected)));
+            scope.spawn(|| (0..200).for_each(|_| assert_eq!(read(&from, 3, 1), expected)));
         }
     });
 }
