@@ -1,5 +1,4 @@
-//! The same two loops for data whose rows lie across the reduction: sums of each column of a few rows, and a map with
-//! constants per column.
+//! The reduction for data whose rows lie across it: sums of each column of a few rows.
 
 use super::{Element, Isa, Lanes, Load, Real, Sink, Source, Store};
 
@@ -65,6 +64,10 @@ fn sum_block<S: Isa, D: Element, const N: usize, const K: usize, const B: usize>
                 *total = sums.source().load(simd, i);
             }
             for row in &rows {
+                // Rows mostly follow one another; with short ones, the processor sees that late.
+                for source in row {
+                    source.prefetch(i + B * width);
+                }
                 totals = add(row.load(simd, i), constants, totals);
             }
             for (total, sums) in totals.into_iter().zip(&sums) {
@@ -89,92 +92,5 @@ fn sum_block<S: Isa, D: Element, const N: usize, const K: usize, const B: usize>
                 Store::<S, D::Real>::store_head(sums, simd, i, count, total);
             }
         }
-    }
-}
-
-/// Computes every element of the rows of the output from those of the inputs at the same place and from `P` constants
-/// per column. `rows` answers the inputs' rows and the output's, all as long as `constants`.
-///
-/// All of the inputs is read at a place before the output is written there, so they may be the same memory.
-///
-/// The limit: `P` loads of constants for [`ROWS`] vectors loaded and stored: bandwidth from the second-level cache on.
-#[inline(always)]
-pub fn map_columns<'a, S: Isa, D: Element, const N: usize, const P: usize>(
-    simd: S,
-    rows: impl ExactSizeIterator<Item = ([Source<'a, D>; N], Sink<'a, D>)>,
-    constants: [Source<'_, D::Real>; P],
-    compute: impl Fn([Lanes<S, D::Real>; N], [Lanes<S, D::Real>; P]) -> Lanes<S, D::Real> + Copy,
-) {
-    let mut rows = rows;
-    let width = constants[0].len();
-    assert!(constants.iter().all(|constants| constants.len() == width));
-    while rows.len() >= ROWS {
-        // One by one: what `from_fn` calls may not be inlined.
-        let block = [rows.next(), rows.next(), rows.next(), rows.next()];
-        let [Some(a), Some(b), Some(c), Some(d)] = block else { break };
-        let lines = Store::<S, D::Real>::lines(&a.1).filter(|lines| lines.lead == 0);
-        match lines.map_or(1, |lines| lines.line / D::Real::lanes::<S>()) {
-            2 => map_block::<S, D, N, P, ROWS, 2>(simd, [a, b, c, d], constants, compute),
-            4 => map_block::<S, D, N, P, ROWS, 4>(simd, [a, b, c, d], constants, compute),
-            _ => map_block::<S, D, N, P, ROWS, 1>(simd, [a, b, c, d], constants, compute),
-        }
-    }
-    for row in rows {
-        map_block::<S, D, N, P, 1, 1>(simd, [row], constants, compute);
-    }
-}
-
-/// `B` rows, `V` vectors at a time: a cache line, unless that would not start where a line does.
-#[inline(always)]
-fn map_block<S: Isa, D: Element, const N: usize, const P: usize, const B: usize, const V: usize>(
-    simd: S,
-    rows: [([Source<'_, D>; N], Sink<'_, D>); B],
-    constants: [Source<'_, D::Real>; P],
-    compute: impl Fn([Lanes<S, D::Real>; N], [Lanes<S, D::Real>; P]) -> Lanes<S, D::Real> + Copy,
-) {
-    let lanes = D::Real::lanes::<S>();
-    let width = constants[0].len();
-    for (from, to) in &rows {
-        assert!(from.iter().all(|from| from.len() == width) && Store::<S, D::Real>::extent(to) == Some(width));
-    }
-    let mut i = 0;
-    while i + V * lanes <= width {
-        // SAFETY: the loop's condition; all lengths are `width`.
-        unsafe {
-            let mut here = [constants.load(simd, i); V];
-            let mut v = 1;
-            while v < V {
-                here[v] = constants.load(simd, i + v * lanes);
-                v += 1;
-            }
-            for (from, to) in &rows {
-                let mut items = [compute(from.load(simd, i), here[0]); V];
-                let mut v = 1;
-                while v < V {
-                    items[v] = compute(from.load(simd, i + v * lanes), here[v]);
-                    v += 1;
-                }
-                to.store_line(simd, i, items);
-            }
-        }
-        i += V * lanes;
-    }
-    while i < width {
-        let count = (width - i).min(lanes);
-        // SAFETY: as above; `count` is a vector or what is left.
-        unsafe {
-            if count == lanes {
-                let here = constants.load(simd, i);
-                for (from, to) in &rows {
-                    to.store(simd, i, compute(from.load(simd, i), here));
-                }
-            } else {
-                let here = constants.load_head(simd, i, count);
-                for (from, to) in &rows {
-                    to.store_head(simd, i, count, compute(from.load_head(simd, i, count), here));
-                }
-            }
-        }
-        i += count;
     }
 }

@@ -11,6 +11,8 @@ pub trait Real: Element<Real = Self> + PartialOrd {
 
     /// A value below which a sum of squares has lost digits to underflow.
     const TINY: f64;
+    /// The least number that has all digits.
+    const LEAST: f64;
     /// The largest exponent of two that a row is rescaled by.
     const MAX_EXPONENT: i32;
 
@@ -44,6 +46,7 @@ macro_rules! real {
             type Vector<S: Isa> = S::$vector;
 
             const TINY: f64 = $tiny;
+            const LEAST: f64 = $real::MIN_POSITIVE as f64;
             const MAX_EXPONENT: i32 = $exponent;
 
             #[inline(always)]

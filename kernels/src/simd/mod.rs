@@ -16,7 +16,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::sync::OnceLock;
 
-pub use columns::{map_columns, sum_columns};
+pub use columns::sum_columns;
 pub use element::Element;
 pub use isa::{CACHE_LINE, Isa, fence};
 pub use lanes::{Lanes, Real};

@@ -3,12 +3,22 @@
 use std::ops::Range;
 
 use super::stages::{Located, Outcome, SET, Stages, Summed};
-use super::{Parameters, SetKernel};
+use super::{Parameters, SetKernel, Weights};
 use crate::cpu::moments::{Attempt, Moments, Scaling, Total, attempt};
 use crate::simd::{Element, Isa, Lanes, Real, Sink, Source, map, sum};
 
 /// Normalization by a set's own moments, backward: records each chunk's share of `dweight` and `dbias`.
-pub struct Backward<'a, R>(pub &'a Parameters<'a, R>);
+pub struct Backward<'a, R> {
+    parameters: &'a Parameters<'a, R>,
+    weights: Weights,
+}
+
+impl<'a, R: Real> Backward<'a, R> {
+    /// With the parameters of a call.
+    pub fn new(parameters: &'a Parameters<'a, R>) -> Self {
+        Backward { parameters, weights: Weights::new(parameters) }
+    }
+}
 
 impl<D: Element> SetKernel<D, 2> for Backward<'_, D::Real> {
     #[inline(always)]
@@ -21,11 +31,17 @@ impl<D: Element> SetKernel<D, 2> for Backward<'_, D::Real> {
         dx: Sink<'_, D>,
         record: &mut [[f64; 2]],
     ) {
-        attempt(simd, x, self.0.eps, room, BackwardSet { parameters: self.0, channels, dy, dx, record });
+        attempt(
+            simd,
+            x,
+            self.parameters.eps,
+            room,
+            BackwardSet { parameters: self.parameters, channels, dy, dx, record },
+        );
     }
 }
 
-impl<R: Real> Stages<R, 2, 4, 6> for Backward<'_, R> {
+impl<R: Real> Stages<R, 2, 4, 4> for Backward<'_, R> {
     const BY_CHANNEL: bool = true;
     const SCALES: bool = true;
 
@@ -41,40 +57,47 @@ impl<R: Real> Stages<R, 2, 4, 6> for Backward<'_, R> {
 
     #[inline(always)]
     fn finish(&self, set: Summed<'_, R, 4>, record: &mut [[f64; 2]]) -> Outcome<R> {
-        let located = match Located::new(&set, self.0.eps, true) {
+        let located = match Located::new(&set, self.parameters.eps, true) {
             Ok(located) => located,
             Err(outcome) => return outcome,
         };
-        let rstd = located.exact_rstd / set.origin.scale.to_f64();
+        let rstd = located.rstd;
+        if !self.weights.fit::<R>(rstd) {
+            return Outcome::Gather;
+        }
+        let scaled = rstd / set.origin.scale.to_f64();
         let (mut a, mut b) = (Total::default(), Total::default());
         for ((&[_, _, dbias, dot], record), channel) in set.parts.iter().zip(record).zip(set.channels.clone()) {
-            let dweight = (dot - located.delta * dbias) * rstd;
+            let dweight = (dot - located.delta * dbias) * scaled;
             if !dweight.is_finite() {
                 // Whether it is, shows when x_hat is known.
                 return Outcome::Gather;
             }
             *record = [dweight, dbias];
-            let weight = self.0.weight.source().get(channel).to_f64();
+            let weight = self.parameters.weight.source().get(channel).to_f64();
             a.add(weight * dbias);
             b.add(weight * dweight);
         }
-        let mean = |total: Total| R::from_f64(total.get() * set.share);
-        Outcome::Ready([located.hi, located.rstd, located.correction, mean(a), mean(b)])
+        // dx = (g - mean(g) - x_hat * mean(g * x_hat)) * rstd, with g = dy * weight, put in order of dy and x - hi.
+        let slope = b.get() * set.share * rstd;
+        let factor = slope * rstd;
+        let term = located.lo * factor - a.get() * set.share * rstd;
+        let is_normal = |value: f64| R::from_f64(value).to_f64().abs() >= R::LEAST;
+        if !term.is_finite() || (is_normal(slope) && !is_normal(factor)) || !R::from_f64(factor).to_f64().is_finite() {
+            return Outcome::Gather;
+        }
+        Outcome::Ready([located.hi, -factor, term, rstd])
     }
 
     #[inline(always)]
-    fn constants(&self, &[hi, rstd, correction, a, b]: &[R; SET], channel: usize) -> [R; 6] {
-        [hi, rstd, correction, a, b, self.0.weight.source().get(channel)]
+    fn constants(&self, &[hi, factor, term, rstd]: &[f64; SET], channel: usize) -> [R; 4] {
+        [hi, factor, term, self.parameters.weight.source().get(channel).to_f64() * rstd].map(R::from_f64)
     }
 
-    /// The limit: seven operations for two loads and a store, at two a cycle; else bandwidth.
+    /// The limit: two loads and a store; else bandwidth.
     #[inline(always)]
-    fn compute<S: Isa>(
-        [dy, x]: [Lanes<S, R>; 2],
-        [hi, rstd, correction, a, b, weight]: [Lanes<S, R>; 6],
-    ) -> Lanes<S, R> {
-        let x_hat = (x - hi).mul_add(rstd, correction);
-        ((dy * weight - a) - x_hat * b) * rstd
+    fn compute<S: Isa>([dy, x]: [Lanes<S, R>; 2], [hi, factor, term, weight]: [Lanes<S, R>; 4]) -> Lanes<S, R> {
+        dy.mul_add(weight, (x - hi).mul_add(factor, term))
     }
 }
 

@@ -49,7 +49,7 @@ fn forward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
         Some(_) if call.has_attribute("momentum") => call.real("momentum")?,
         Some(_) => 1.0 / (call.integer("num_batches_tracked")? as f64 + 1.0),
     };
-    let record = run(&sets, &[sets.input::<D>("x")?], &sets.output("y")?, &Forward(&sets.parameters));
+    let record = run(&sets, &[sets.input::<D>("x")?], &sets.output("y")?, &Forward::new(&sets.parameters));
     let n = count as f64;
     let unbiased = |channel: usize| [record[channel][0], record[channel][1] * (n / (n - 1.0))];
     running.map_or(Ok(()), |running| running.update(factor, (count > 0).then_some(unbiased)))
@@ -59,6 +59,6 @@ fn backward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
     let sets = Sets::new::<D>(call, |_| Division::Batch)?;
     let params = sets.param_outputs()?;
     let inputs = [sets.input::<D>("dy")?, sets.input("x")?];
-    let record = run(&sets, &inputs, &sets.output("dx")?, &Backward(&sets.parameters));
+    let record = run(&sets, &inputs, &sets.output("dx")?, &Backward::new(&sets.parameters));
     write_params(&sets, params, &record)
 }

@@ -42,17 +42,31 @@ struct Inference<'a, R> {
     parameters: &'a Parameters<'a, R>,
     mean: Vec<R>,
     rstd: Vec<R>,
+    /// `weight * rstd`, rounded once.
+    factor: Vec<R>,
+    /// Whether all factors have all their digits.
+    fits: bool,
 }
 
 impl<'a, R: Real> Inference<'a, R> {
     fn new<D: Element<Real = R>>(call: &Call<'_>, sets: &'a Sets<'a, R>) -> Result<Self, Refusal> {
         let channels = sets.channels as i64;
         let read = |name| running::<D>(name, &call.required_input(name)?, channels);
-        let rstd = |variance: f64| R::from_f64(1.0 / (variance + sets.parameters.eps).sqrt());
+        let exact = |variance: f64| 1.0 / (variance + sets.parameters.eps).sqrt();
+        let rstd: Vec<f64> = read("running_var")?.into_iter().map(exact).collect();
+        let weight = sets.parameters.weight.source();
+        let factors = rstd.iter().enumerate().map(|(channel, rstd)| weight.get(channel).to_f64() * rstd);
+        let factor: Vec<R> = factors.map(R::from_f64).collect();
+        let fits = factor.iter().enumerate().all(|(channel, factor)| {
+            let size = factor.to_f64().abs();
+            (R::LEAST..f64::INFINITY).contains(&size) || (size == 0.0 && weight.get(channel).to_f64() == 0.0)
+        });
         Ok(Inference {
             parameters: &sets.parameters,
             mean: read("running_mean")?.into_iter().map(R::from_f64).collect(),
-            rstd: read("running_var")?.into_iter().map(rstd).collect(),
+            rstd: rstd.into_iter().map(R::from_f64).collect(),
+            factor,
+            fits,
         })
     }
 }
@@ -68,8 +82,12 @@ fn forward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-impl<R: Real> Stages<R, 1, 0, 5> for Inference<'_, R> {
+impl<R: Real> Stages<R, 1, 0, 3> for Inference<'_, R> {
     const WAITS: bool = false;
+
+    fn fits(&self) -> bool {
+        self.fits
+    }
 
     #[inline(always)]
     fn add<S: Isa>(_: [Lanes<S, R>; 1], _: [Lanes<S, R>; 2], sums: [Lanes<S, R>; 0]) -> [Lanes<S, R>; 0] {
@@ -78,18 +96,16 @@ impl<R: Real> Stages<R, 1, 0, 5> for Inference<'_, R> {
 
     #[inline(always)]
     fn finish(&self, _: Summed<'_, R, 0>, _: &mut [[f64; 2]]) -> Outcome<R> {
-        Outcome::Ready([R::default(); SET])
+        Outcome::Ready([0.0; SET])
     }
 
     #[inline(always)]
-    fn constants(&self, _: &[R; SET], channel: usize) -> [R; 5] {
-        let (weight, bias) = (self.parameters.weight.source(), self.parameters.bias.source());
-        // x + (-0) is x, for every x.
-        [self.mean[channel], self.rstd[channel], R::from_f64(-0.0), weight.get(channel), bias.get(channel)]
+    fn constants(&self, _: &[f64; SET], channel: usize) -> [R; 3] {
+        [self.mean[channel], self.factor[channel], self.parameters.bias.source().get(channel)]
     }
 
     #[inline(always)]
-    fn compute<S: Isa>([x]: [Lanes<S, R>; 1], constants: [Lanes<S, R>; 5]) -> Lanes<S, R> {
+    fn compute<S: Isa>([x]: [Lanes<S, R>; 1], constants: [Lanes<S, R>; 3]) -> Lanes<S, R> {
         affine(x, constants)
     }
 }
@@ -122,9 +138,13 @@ fn backward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
     write_params(&sets, params, &record)
 }
 
-impl<R: Real> Stages<R, 2, 2, 2> for Inference<'_, R> {
+impl<R: Real> Stages<R, 2, 2, 1> for Inference<'_, R> {
     const WAITS: bool = false;
     const BY_CHANNEL: bool = true;
+
+    fn fits(&self) -> bool {
+        self.fits
+    }
 
     /// The sums are taken of `x_hat`.
     fn origin(&self, channel: usize) -> Option<Origin<R>> {
@@ -143,17 +163,17 @@ impl<R: Real> Stages<R, 2, 2, 2> for Inference<'_, R> {
     #[inline(always)]
     fn finish(&self, set: Summed<'_, R, 2>, record: &mut [[f64; 2]]) -> Outcome<R> {
         record.copy_from_slice(set.parts);
-        Outcome::Ready([R::default(); SET])
+        Outcome::Ready([0.0; SET])
     }
 
     #[inline(always)]
-    fn constants(&self, _: &[R; SET], channel: usize) -> [R; 2] {
-        [self.parameters.weight.source().get(channel), self.rstd[channel]]
+    fn constants(&self, _: &[f64; SET], channel: usize) -> [R; 1] {
+        [self.factor[channel]]
     }
 
     #[inline(always)]
-    fn compute<S: Isa>([dy, _]: [Lanes<S, R>; 2], [weight, rstd]: [Lanes<S, R>; 2]) -> Lanes<S, R> {
-        (dy * weight) * rstd
+    fn compute<S: Isa>([dy, _]: [Lanes<S, R>; 2], [factor]: [Lanes<S, R>; 1]) -> Lanes<S, R> {
+        dy * factor
     }
 }
 

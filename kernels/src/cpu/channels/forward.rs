@@ -3,12 +3,22 @@
 use std::ops::Range;
 
 use super::stages::{Located, Outcome, SET, Stages, Summed};
-use super::{Parameters, SetKernel};
+use super::{Parameters, SetKernel, Weights};
 use crate::cpu::moments::{Attempt, Moments, Scaling, attempt};
 use crate::simd::{Element, Isa, Lanes, Real, Sink, Source, map};
 
 /// Normalization by a set's own moments, forward: records mean and biased variance of the set with its first chunk.
-pub struct Forward<'a, R>(pub &'a Parameters<'a, R>);
+pub struct Forward<'a, R> {
+    parameters: &'a Parameters<'a, R>,
+    weights: Weights,
+}
+
+impl<'a, R: Real> Forward<'a, R> {
+    /// With the parameters of a call.
+    pub fn new(parameters: &'a Parameters<'a, R>) -> Self {
+        Forward { parameters, weights: Weights::new(parameters) }
+    }
+}
 
 impl<D: Element> SetKernel<D, 1> for Forward<'_, D::Real> {
     #[inline(always)]
@@ -21,11 +31,11 @@ impl<D: Element> SetKernel<D, 1> for Forward<'_, D::Real> {
         y: Sink<'_, D>,
         record: &mut [[f64; 2]],
     ) {
-        attempt(simd, x, self.0.eps, room, ForwardSet { parameters: self.0, channels, y, record });
+        attempt(simd, x, self.parameters.eps, room, ForwardSet { parameters: self.parameters, channels, y, record });
     }
 }
 
-impl<R: Real> Stages<R, 1, 2, 5> for Forward<'_, R> {
+impl<R: Real> Stages<R, 1, 2, 3> for Forward<'_, R> {
     #[inline(always)]
     fn add<S: Isa>(
         [x]: [Lanes<S, R>; 1],
@@ -38,35 +48,39 @@ impl<R: Real> Stages<R, 1, 2, 5> for Forward<'_, R> {
 
     #[inline(always)]
     fn finish(&self, set: Summed<'_, R, 2>, record: &mut [[f64; 2]]) -> Outcome<R> {
-        match Located::new(&set, self.0.eps, false) {
-            Ok(located) => {
+        match Located::new(&set, self.parameters.eps, false) {
+            Ok(located) if self.weights.fit::<R>(located.rstd) => {
                 record[0] = [located.mean, located.variance];
-                Outcome::Ready([located.hi, located.rstd, located.correction, R::default(), R::default()])
+                Outcome::Ready([located.hi, located.lo, located.rstd, 0.0])
             }
+            Ok(_) => Outcome::Gather,
             Err(outcome) => outcome,
         }
     }
 
     #[inline(always)]
-    fn constants(&self, &[hi, rstd, correction, ..]: &[R; SET], channel: usize) -> [R; 5] {
-        [hi, rstd, correction, self.0.weight.source().get(channel), self.0.bias.source().get(channel)]
+    fn constants(&self, &[hi, lo, rstd, _]: &[f64; SET], channel: usize) -> [R; 3] {
+        let [weight, bias] =
+            [&self.parameters.weight, &self.parameters.bias].map(|param| param.source().get(channel).to_f64());
+        let factor = weight * rstd;
+        // -0 where nothing was lost: x + (-0) is x, for every x.
+        [hi, factor, if lo == 0.0 { bias } else { bias - lo * factor }].map(R::from_f64)
     }
 
     #[inline(always)]
-    fn compute<S: Isa>([x]: [Lanes<S, R>; 1], constants: [Lanes<S, R>; 5]) -> Lanes<S, R> {
+    fn compute<S: Isa>([x]: [Lanes<S, R>; 1], constants: [Lanes<S, R>; 3]) -> Lanes<S, R> {
         affine(x, constants)
     }
 }
 
-/// `((x - mean) * rstd + correction) * weight + bias`
+/// `(x - mean) * factor + term`, where `factor` is `weight / sqrt(variance + eps)`, and `term` the bias and what rounding
+/// the mean lost: fewer roundings than one operation after the other, as long as the factor is a normal number (see
+/// [`Weights`]).
 ///
-/// The limit: four operations for a load and a store, at two a cycle; else bandwidth.
+/// The limit: a load and a store; else bandwidth.
 #[inline(always)]
-pub fn affine<S: Isa, R: Real>(
-    x: Lanes<S, R>,
-    [mean, rstd, correction, weight, bias]: [Lanes<S, R>; 5],
-) -> Lanes<S, R> {
-    (x - mean).mul_add(rstd, correction).mul_add(weight, bias)
+pub fn affine<S: Isa, R: Real>(x: Lanes<S, R>, [mean, factor, term]: [Lanes<S, R>; 3]) -> Lanes<S, R> {
+    (x - mean).mul_add(factor, term)
 }
 
 struct ForwardSet<'a, D: Element> {

@@ -42,7 +42,7 @@ fn sets<'a, D: Element>(call: &'a Call<'a>) -> Result<Sets<'a, D::Real>, Refusal
 
 fn forward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
     let sets = sets::<D>(call)?;
-    run(&sets, &[sets.input::<D>("x")?], &sets.output("y")?, &Forward(&sets.parameters));
+    run(&sets, &[sets.input::<D>("x")?], &sets.output("y")?, &Forward::new(&sets.parameters));
     Ok(())
 }
 
@@ -50,6 +50,6 @@ fn backward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
     let sets = sets::<D>(call)?;
     let params = sets.param_outputs()?;
     let inputs = [sets.input::<D>("dy")?, sets.input("x")?];
-    let record = run(&sets, &inputs, &sets.output("dx")?, &Backward(&sets.parameters));
+    let record = run(&sets, &inputs, &sets.output("dx")?, &Backward::new(&sets.parameters));
     write_params(&sets, params, &record)
 }

@@ -49,7 +49,7 @@ fn forward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
     let count = if sets.batch == 0 { 0 } else { sets.spatial };
     let running = Running::new::<D>(call, sets.channels as i64, count)?;
     let momentum = if running.is_some() { call.real("momentum")? } else { 0.0 };
-    let record = run(&sets, &[sets.input::<D>("x")?], &sets.output("y")?, &Forward(&sets.parameters));
+    let record = run(&sets, &[sets.input::<D>("x")?], &sets.output("y")?, &Forward::new(&sets.parameters));
     let n = count as f64;
     let mean_over_samples = |channel: usize| {
         let samples = record.iter().skip(channel).step_by(sets.channels);
@@ -68,6 +68,6 @@ fn backward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
     let sets = sets::<D>(call)?;
     let params = sets.param_outputs()?;
     let inputs = [sets.input::<D>("dy")?, sets.input("x")?];
-    let record = run(&sets, &inputs, &sets.output("dx")?, &Backward(&sets.parameters));
+    let record = run(&sets, &inputs, &sets.output("dx")?, &Backward::new(&sets.parameters));
     write_params(&sets, params, &record)
 }

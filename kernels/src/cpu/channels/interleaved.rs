@@ -11,16 +11,19 @@ use super::stages::{Origin, Outcome, SET, Stages, Summed};
 use super::{Division, Job, Steps};
 use crate::cpu::moments::Total;
 use crate::cpu::parallel;
-use crate::simd::{self, CACHE_LINE, Element, Isa, Real, Sink, Source, Task, fence, map, map_columns, sum_columns};
+use crate::simd::{self, CACHE_LINE, Element, Isa, Real, Sink, Source, Task, fence, map, sum_columns};
 
 /// Rows that are added up in the working precision.
 const BLOCK: usize = 64;
 
 /// The most segments of a unit.
-const SEGMENTS: usize = 32;
+const SEGMENTS: usize = 16;
 
-/// Columns that are enough.
-const COLUMNS: usize = 128;
+/// Columns that are enough, if there are rows enough: a few rows and their constants in the first-level cache.
+const COLUMNS: usize = 1024;
+
+/// Columns that are worth to have even fewer rows.
+const LEAST_COLUMNS: usize = 16;
 
 /// Rows that are sampled for an origin, at most.
 const SAMPLE: usize = 32;
@@ -51,11 +54,11 @@ struct Room<R, const K: usize, const P: usize> {
     shift: Vec<R>,
     scale: Vec<R>,
     constants: [Vec<R>; P],
-    /// Per segment, then per sum, then per column.
+    /// Per segment, then per sum, then per channel.
     totals: Vec<f64>,
     channels: Vec<[f64; K]>,
     origins: Vec<Origin<R>>,
-    sets: Vec<[R; SET]>,
+    sets: Vec<[f64; SET]>,
 }
 
 impl<'a, D: Element, O, const N: usize> Rows<'a, D, O, N> {
@@ -85,8 +88,8 @@ impl<'a, D: Element, O, const N: usize> Rows<'a, D, O, N> {
         let (units, places) = if is_one { (1, batch * space) } else { (batch, space) };
         let lying = |steps| if is_one { one(steps) } else { each(steps) };
         let mut fold = 1;
-        if places > 1 && channels < COLUMNS && all(&|steps| lying(*steps).place == channels) {
-            let least = COLUMNS.div_ceil(channels);
+        if all(&|steps| lying(*steps).place == channels) {
+            let least = (COLUMNS / channels).min(places / BLOCK).max(LEAST_COLUMNS.div_ceil(channels));
             // Whole cache lines have no tails.
             let line = CACHE_LINE / size_of::<D>();
             fold = (least..least + line).find(|fold| fold * channels % line == 0).unwrap_or(least);
@@ -172,10 +175,10 @@ impl<'a, D: Element, O, const N: usize> Rows<'a, D, O, N> {
             shift: zeros(columns),
             scale: zeros(columns),
             constants: std::array::from_fn(|_| zeros(columns)),
-            totals: vec![0.0; self.segments() * K * columns],
+            totals: vec![0.0; self.segments() * K * channels],
             channels: vec![[0.0; K]; channels],
             origins: vec![Origin::default(); channels / self.members],
-            sets: vec![[D::Real::default(); SET]; channels / self.members],
+            sets: vec![[0.0; SET]; channels / self.members],
         }
     }
 
@@ -226,11 +229,11 @@ impl<'a, D: Element, O, const N: usize> Rows<'a, D, O, N> {
     where
         O: SetKernel<D, N> + Stages<D::Real, N, K, P>,
     {
-        let (columns, segments) = (self.columns(), self.segments());
+        let (columns, channels, segments) = (self.columns(), self.job.shape.channels, self.segments());
         let mut rest = &mut room.totals[..];
         let mut parts = parallel::Parts::new();
         for segments in parallel::divide(threads, segments, self.segment() * columns) {
-            let (totals, after) = rest.split_at_mut(segments.len() * K * columns);
+            let (totals, after) = rest.split_at_mut(segments.len() * K * channels);
             rest = after;
             let origins = [&room.shift[..], &room.scale[..]];
             parts.push(Sum { rows: self, unit, segments, origins, constants: &room.constants, totals });
@@ -243,7 +246,7 @@ impl<'a, D: Element, O, const N: usize> Rows<'a, D, O, N> {
         let channels = self.job.shape.channels;
         room.channels.fill([0.0; K]);
         for (i, part) in room.totals.chunks_exact(channels).enumerate() {
-            let which = i / self.fold % K.max(1);
+            let which = i % K.max(1);
             room.channels.iter_mut().zip(part).for_each(|(sums, part)| sums[which] += part);
         }
     }
@@ -382,13 +385,14 @@ where
     #[inline(always)]
     fn run<S: Isa>(self, simd: S) {
         let Sum { rows, unit, segments, origins, constants, totals } = self;
-        let columns = rows.columns();
+        let (columns, channels) = (rows.columns(), rows.job.shape.channels);
         let mut sums: [_; K] = std::array::from_fn(|_| vec![D::Real::default(); columns]);
-        totals.fill(0.0);
+        // Of a segment, per column.
+        let mut wide = vec![0.0; K * columns];
         let at = |segment: usize| (segment * rows.segment()).min(rows.rows());
         let first = segments.start;
         for segment in segments {
-            let totals = totals.get_mut((segment - first) * K * columns..).unwrap_or_default();
+            wide.fill(0.0);
             let end = at(segment + 1);
             let mut row = at(segment);
             let rest = rows.places % rows.fold;
@@ -405,7 +409,7 @@ where
                     let mut sums = sums.each_mut().map(|sums| &mut sums[..width]);
                     let origins = origins.map(|values| Source::from(&values[..width]));
                     sum_columns(simd, sources, origins, &mut sums, |x, origin, sums| O::add(x, origin, sums));
-                    for (sums, totals) in sums.iter().zip(totals.chunks_exact_mut(columns)) {
+                    for (sums, totals) in sums.iter().zip(wide.chunks_exact_mut(columns)) {
                         sums.iter().zip(totals).for_each(|(sum, total)| *total += sum.to_f64());
                     }
                 }
@@ -413,6 +417,13 @@ where
                     map_rows(simd, rows, unit, row..next, places, constants);
                 }
                 row = next;
+            }
+            let totals = totals.get_mut((segment - first) * K * channels..).unwrap_or_default();
+            for (totals, wide) in totals.chunks_exact_mut(channels).zip(wide.chunks_exact(columns)) {
+                totals.fill(0.0);
+                for place in wide.chunks_exact(channels) {
+                    totals.iter_mut().zip(place).for_each(|(total, sum)| *total += sum);
+                }
             }
         }
         if !O::WAITS && rows.job.streams {
@@ -468,9 +479,9 @@ fn map_rows<S: Isa, D: Element, O, const N: usize, const K: usize, const P: usiz
 {
     let width = places * rows.job.shape.channels;
     let constants = constants.each_ref().map(|values| Source::from(&values[..width]));
-    let rows = range.map(|row| {
+    for row in range {
         let place = row * rows.fold;
-        (rows.inputs(unit, place, places), rows.output(unit, place, places))
-    });
-    map_columns(simd, rows, constants, |x, constants| O::compute(x, constants));
+        let (from, to) = (rows.inputs(unit, place, places), rows.output(unit, place, places));
+        map(simd, (from, constants), to, |(x, constants)| O::compute(x, constants));
+    }
 }

@@ -53,6 +53,31 @@ impl<R: Real> Parameters<'_, R> {
     }
 }
 
+/// The least size of a weight that is not 0, and the largest; NaN if there is one.
+#[derive(Clone, Copy)]
+pub struct Weights([f64; 2]);
+
+impl Weights {
+    /// Those of a call.
+    pub fn new<R: Real>(parameters: &Parameters<'_, R>) -> Self {
+        let weight = parameters.weight.source();
+        // Bits of sizes are ordered as the sizes are, NaN above all; less 1, 0 is above all.
+        let sizes = (0..weight.len()).map(|channel| weight.get(channel).to_f64().abs().to_bits());
+        let (least, largest) =
+            sizes.fold((u64::MAX, 0), |(least, largest), size| (least.min(size.wrapping_sub(1)), largest.max(size)));
+        let least = if least == u64::MAX { f64::INFINITY } else { f64::from_bits(least + 1) };
+        Weights([least, f64::from_bits(largest)])
+    }
+
+    /// Whether all products with `rstd` are as good as two multiplications one after the other: normal numbers, or 0
+    /// where the weight is.
+    #[inline(always)]
+    pub fn fit<R: Real>(&self, rstd: f64) -> bool {
+        let Weights([least, largest]) = *self;
+        least * rstd >= R::LEAST && R::from_f64(largest * rstd).to_f64() < f64::INFINITY
+    }
+}
+
 /// How elements are divided into sets.
 #[derive(Clone, Copy)]
 pub enum Division {
@@ -100,12 +125,13 @@ impl<'a, R: Real> Sets<'a, R> {
             division => division,
         };
         let per_channel = &x.shape[1..2];
+        let weight = param::<D>(call, "weight", per_channel, 1.0)?;
         Ok(Sets {
             call,
             shape: x.shape,
             parameters: Parameters {
                 eps: eps(call)?,
-                weight: param::<D>(call, "weight", per_channel, 1.0)?,
+                weight,
                 // x + (-0) is x, for every x.
                 bias: param::<D>(call, "bias", per_channel, -0.0)?,
             },
@@ -293,7 +319,7 @@ where
     }
     let [streams] = streams(inputs.each_ref().map(|input| &input.rows), [&output.rows]);
     let job = Job { shape, inputs, output, kernel, instructions: InstructionSet::current(), streams };
-    if let Some((from, to)) = job.steps() {
+    if let (true, Some((from, to))) = (kernel.fits(), job.steps()) {
         let all = || from.iter().chain([&to]);
         let places = sets.spatial;
         if places > 1 && all().all(|steps| steps.place == 1) {

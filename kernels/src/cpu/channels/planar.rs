@@ -18,6 +18,9 @@ const NEAR_BYTES: usize = 16 << 10;
 /// second-level cache.
 const FAR_BYTES: usize = 384 << 10;
 
+/// Bytes of the inputs of a block up to which the next one is asked for as well: half of the second-level cache.
+const AHEAD_BYTES: usize = 512 << 10;
+
 /// Up to this many elements of a set, their mean is the origin, else that of a sample: for few, another pass costs less
 /// than a sample that is good enough.
 const SMALL: usize = 1 << 14;
@@ -71,7 +74,7 @@ struct Set<R> {
     channel: usize,
     origin: Origin<R>,
     /// What it is normalized with, if that is known.
-    ready: Option<[R; SET]>,
+    ready: Option<[f64; SET]>,
 }
 
 /// How sets are made of runs.
@@ -168,6 +171,9 @@ where
                     Outcome::Again(_) | Outcome::Gather => job.gather(first + i..first + i + 1, recorded),
                 }
             }
+            // While this block is written, the next is read.
+            let more = O::WAITS && first + count < sets.end && count * bytes <= AHEAD_BYTES;
+            let next = if more { count * members * shape.spatial } else { 0 };
             for sample in 0..samples {
                 for set in block.iter() {
                     let Some(ready) = &set.ready else { continue };
@@ -176,7 +182,11 @@ where
                         let sources = inputs(job, from, set.sample + sample, channel, extents.run);
                         let at = (set.sample + sample) * to.sample + channel * to.channel;
                         let sink = job.output.rows.run(at, extents.run).streaming(streams);
-                        map(simd, sources, sink, |x| O::compute(x, constants));
+                        let mut ahead = [sources[0].ahead(next); N];
+                        for (ahead, source) in ahead.iter_mut().zip(sources) {
+                            *ahead = source.ahead(next);
+                        }
+                        map(simd, ahead, sink, |x| O::compute(x, constants));
                     }
                 }
             }

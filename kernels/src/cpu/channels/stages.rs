@@ -6,7 +6,7 @@ use crate::cpu::moments::Total;
 use crate::simd::{Isa, Lanes, Real};
 
 /// Numbers that a set is normalized with, at most.
-pub const SET: usize = 5;
+pub const SET: usize = 4;
 
 /// What the sums over a set are taken about: `d = (x - shift) * scale`.
 #[derive(Clone, Copy, Default)]
@@ -21,9 +21,12 @@ pub struct Origin<R> {
 impl<R: Real> Origin<R> {
     /// For data of this mean and variance, as far as they are known.
     pub fn near(mean: f64, variance: f64, scales: bool) -> Self {
-        let root = if scales && variance > 0.0 && variance.is_finite() { exponent_of_root(variance) } else { 0 };
-        let scale = 2f64.powi((-root).clamp(-R::MAX_EXPONENT, R::MAX_EXPONENT));
-        let shift = R::from_f64(if mean.is_finite() { mean } else { 0.0 });
+        let scale = if scales && variance > 0.0 && variance.is_finite() {
+            2f64.powi((-exponent_of_root(variance)).clamp(-R::MAX_EXPONENT, R::MAX_EXPONENT))
+        } else {
+            1.0
+        };
+        let shift = R::from_f64(mean);
         Origin { shift: if shift.to_f64().is_finite() { shift } else { R::default() }, scale: R::from_f64(scale) }
     }
 }
@@ -36,7 +39,7 @@ fn exponent_of_root(value: f64) -> i32 {
 /// What the sums over a set say.
 pub enum Outcome<R> {
     /// What to normalize it with.
-    Ready([R; SET]),
+    Ready([f64; SET]),
     /// The origin was too far from the mean, or its scale from the spread: sums about this one will do.
     Again(Origin<R>),
     /// Squares may have left the range of the type: let the set be gathered.
@@ -70,22 +73,20 @@ impl<R, const K: usize> Summed<'_, R, K> {
     }
 }
 
-/// Mean, variance and what normalizing by them takes: `x_hat = (x - hi) * rstd + correction`.
-pub struct Located<R> {
+/// Mean and variance.
+pub struct Located {
     /// The mean, rounded.
-    pub hi: R,
+    pub hi: f64,
+    /// What rounding the mean lost: data of mean 10^6 and spread 1 need it.
+    pub lo: f64,
     /// `1 / sqrt(variance + eps)`
-    pub rstd: R,
-    /// What rounding the mean lost, times `-rstd`: data of mean 10^6 and spread 1 need it.
-    pub correction: R,
+    pub rstd: f64,
     /// The mean.
     pub mean: f64,
     /// The biased variance.
     pub variance: f64,
     /// The mean of `d`.
     pub delta: f64,
-    /// `rstd`, not rounded.
-    pub exact_rstd: f64,
 }
 
 /// How far the mean may be from the origin, squared, in variances: then the variance, a difference, is off by little more
@@ -95,13 +96,13 @@ const FAR: f64 = 0.5;
 /// Spreads of scaled data that are as they should be.
 const FITTING: Range<f64> = 1e-8..1e12;
 
-impl<R: Real> Located<R> {
+impl Located {
     /// From the sums of `d` and `d * d`.
     ///
     /// # Errors
     /// What to do with the set if they do not suffice.
     #[inline(always)]
-    pub fn new<const K: usize>(set: &Summed<'_, R, K>, eps: f64, scales: bool) -> Result<Self, Outcome<R>> {
+    pub fn new<R: Real, const K: usize>(set: &Summed<'_, R, K>, eps: f64, scales: bool) -> Result<Self, Outcome<R>> {
         let (shift, scale) = (set.origin.shift.to_f64(), set.origin.scale.to_f64());
         let delta = set.total(0) * set.share;
         let mean_square = set.total(1) * set.share;
@@ -117,19 +118,10 @@ impl<R: Real> Located<R> {
             return Err(Outcome::Gather);
         }
         let (delta_x, variance) = if scales { (delta / scale, spread / scale / scale) } else { (delta, spread) };
-        let exact_rstd = 1.0 / (variance + eps).sqrt();
         let mean = shift + delta_x;
-        let hi = R::from_f64(mean);
-        let lo = (shift - hi.to_f64()) + delta_x;
-        Ok(Located {
-            hi,
-            rstd: R::from_f64(exact_rstd),
-            correction: R::from_f64(-lo * exact_rstd),
-            mean,
-            variance,
-            delta,
-            exact_rstd,
-        })
+        let hi = R::from_f64(mean).to_f64();
+        let lo = (shift - hi) + delta_x;
+        Ok(Located { hi, lo, rstd: 1.0 / (variance + eps).sqrt(), mean, variance, delta })
     }
 }
 
@@ -143,6 +135,11 @@ pub trait Stages<R: Real, const N: usize, const K: usize, const P: usize>: Sync 
     /// Whether the origin has a scale.
     const SCALES: bool = false;
 
+    /// Whether the map will do, as far as is known before.
+    fn fits(&self) -> bool {
+        true
+    }
+
     /// The origin, if it is not to be found near the mean.
     fn origin(&self, _channel: usize) -> Option<Origin<R>> {
         None
@@ -155,7 +152,7 @@ pub trait Stages<R: Real, const N: usize, const K: usize, const P: usize>: Sync 
     fn finish(&self, set: Summed<'_, R, K>, record: &mut [[f64; 2]]) -> Outcome<R>;
 
     /// The constants of the map, for a channel of a set.
-    fn constants(&self, set: &[R; SET], channel: usize) -> [R; P];
+    fn constants(&self, set: &[f64; SET], channel: usize) -> [R; P];
 
     /// The map.
     fn compute<S: Isa>(inputs: [Lanes<S, R>; N], constants: [Lanes<S, R>; P]) -> Lanes<S, R>;
