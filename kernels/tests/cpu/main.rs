@@ -1,6 +1,7 @@
 //! The kernels for the CPU, judged by plain f64 arithmetic. (`isonorm certify` judges them by the exact truth.)
 
 mod bandwidth;
+mod channels;
 mod common;
 mod operators;
 mod reference;
