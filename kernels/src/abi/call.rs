@@ -88,6 +88,11 @@ impl<'a> Call<'a> {
         text(self.raw.op)
     }
 
+    /// Whether this half of this operator is asked for.
+    pub fn asks(&self, operator: &str, direction: Direction) -> bool {
+        is_named(self.raw.op, operator) && is_named(self.raw.direction, direction.name())
+    }
+
     /// `forward` or `backward`.
     pub fn direction(&self) -> &'a str {
         text(self.raw.direction)
@@ -150,7 +155,7 @@ impl<'a> Call<'a> {
 
     /// Whether there is an attribute of this name.
     pub fn has_attribute(&self, name: &str) -> bool {
-        self.attributes().iter().any(|attribute| text(attribute.name) == name)
+        self.attributes().iter().any(|attribute| is_named(attribute.name, name))
     }
 
     fn attributes(&self) -> &'a [raw::Attribute] {
@@ -160,7 +165,7 @@ impl<'a> Call<'a> {
     fn attribute(&self, name: &str, kind: i32) -> Result<&'a raw::Attribute, Refusal> {
         self.attributes()
             .iter()
-            .find(|attribute| text(attribute.name) == name && attribute.kind == kind)
+            .find(|attribute| attribute.kind == kind && is_named(attribute.name, name))
             .ok_or_else(|| Refusal::Failed(format!("attribute `{name}` is missing or of another kind")))
     }
 }
@@ -168,6 +173,16 @@ impl<'a> Call<'a> {
 fn text<'a>(pointer: *const c_char) -> &'a str {
     // SAFETY: `Call::from_raw` demands NUL-terminated text that outlives the call.
     unsafe { CStr::from_ptr(pointer) }.to_str().unwrap_or_default()
+}
+
+/// Whether NUL-terminated text is `name`. Byte by byte, because most names differ in the first, and small calls are made
+/// of such costs.
+fn is_named(pointer: *const c_char, name: &str) -> bool {
+    // SAFETY: as for `text`. Bytes behind the NUL are not reached: it differs from every byte of `name` but a NUL, which
+    // is asked for first.
+    let same = |(i, byte): (usize, u8)| byte != 0 && unsafe { *pointer.add(i) } as u8 == byte;
+    // SAFETY: as above; all bytes before were the same, and none a NUL.
+    name.bytes().enumerate().all(same) && unsafe { *pointer.add(name.len()) } == 0
 }
 
 fn slice<'a, T>(pointer: *const T, count: usize) -> &'a [T] {
@@ -179,7 +194,7 @@ fn slice<'a, T>(pointer: *const T, count: usize) -> &'a [T] {
 }
 
 fn find<'a>(list: &'a [raw::Argument], name: &str) -> Option<Tensor<'a>> {
-    let tensor = &list.iter().find(|argument| text(argument.name) == name)?.tensor;
+    let tensor = &list.iter().find(|argument| is_named(argument.name, name))?.tensor;
     Some(Tensor {
         data: tensor.data.cast::<u8>().wrapping_add(tensor.byte_offset as usize),
         dtype: Dtype::from_dlpack(tensor.dtype)?,

@@ -34,9 +34,9 @@ impl Kernel for Builtin {
     }
 
     fn run(&self, call: &Call<'_>) -> Result<(), Refusal> {
-        let asked = (call.operator(), call.direction());
-        if asked != (&self.info.operator, self.info.direction.name()) {
-            return Err(Refusal::Unsupported(format!("{} is not {} {}", self.info.name, asked.0, asked.1)));
+        if !call.asks(&self.info.operator, self.info.direction) {
+            let (operator, direction) = (call.operator(), call.direction());
+            return Err(Refusal::Unsupported(format!("{} is not {operator} {direction}", self.info.name)));
         }
         (self.run)(call)
     }
