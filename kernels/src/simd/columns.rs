@@ -2,94 +2,162 @@
 
 use super::{Element, Isa, Lanes, Load, Real, Sink, Source, Store};
 
-/// How many rows are taken together: their sums stay in registers, and what is loaded per column serves them all.
-const ROWS: usize = 4;
+/// Vectors of a row whose sums are taken together, if they stay in registers: so many chains of additions hide the
+/// latency of one.
+pub const STRIP: usize = 4;
 
-/// `K` sums per column: `add` puts the terms of one vector onto the accumulators. `rows` answers the inputs' rows, all as
-/// long as `first` and `second`, which hold two constants per column; `sums` are added to.
+/// Bytes of the rows that are taken together: they stay in the first-level cache while strip after strip is added up.
+const NEAR_BYTES: usize = 16 << 10;
+
+/// Rows of one length, at equal distances.
+#[derive(Clone, Copy)]
+pub struct Column<'a, E> {
+    /// From the first element of the first row on, to the last of the last at least.
+    pub source: Source<'a, E>,
+    /// Elements from a row to the next.
+    pub pitch: usize,
+}
+
+/// `K` sums per column of `count` rows: `add` puts the terms of one vector onto the accumulators. Rows are as long as
+/// `first` and `second`, which hold two constants per column; `sums` are added to.
 ///
 /// An element passes through at most as many additions as there are rows.
 ///
-/// The limit: two loads of constants, and `K` loads and stores of sums, for [`ROWS`] vectors from memory: bandwidth
-/// from the second-level cache on.
+/// The limit: one load and the arithmetic of each vector in the first-level cache, as sums and constants stay in
+/// registers from row to row; else bandwidth.
 #[inline(always)]
-pub fn sum_columns<'a, S: Isa, D: Element, const N: usize, const K: usize>(
+pub fn sum_columns<S: Isa, D: Element, const N: usize, const K: usize>(
     simd: S,
-    rows: impl ExactSizeIterator<Item = [Source<'a, D>; N]>,
+    rows: [Column<'_, D>; N],
+    count: usize,
     [first, second]: [Source<'_, D::Real>; 2],
     sums: &mut [&mut [D::Real]; K],
     add: impl Fn([Lanes<S, D::Real>; N], [Lanes<S, D::Real>; 2], [Lanes<S, D::Real>; K]) -> [Lanes<S, D::Real>; K] + Copy,
 ) {
-    let mut rows = rows;
-    let width = first.len();
-    assert!(second.len() == width && sums.iter().all(|sums| sums.len() == width));
-    while rows.len() > 0 {
-        // Missing rows are not added.
-        let count = rows.len().min(ROWS);
-        let Some(start) = rows.next() else { break };
-        let mut block = [start; ROWS];
-        for row in &mut block[1..count] {
-            *row = rows.next().unwrap_or(start);
-        }
-        assert!(block.iter().flatten().all(|row| row.len() == width));
-        if count == ROWS {
-            sum_block::<S, D, N, K, ROWS>(simd, block, [first, second], sums, add);
-        } else {
-            for row in &block[..count] {
-                sum_block::<S, D, N, K, 1>(simd, [*row], [first, second], sums, add);
+    let (lanes, width) = (D::Real::lanes::<S>(), first.len());
+    assert!(second.len() == width);
+    for sums in sums.iter() {
+        assert!(sums.len() == width);
+    }
+    let mut pitch = width.max(1);
+    for row in &rows {
+        assert!(count == 0 || (count - 1) * row.pitch + width <= row.source.len());
+        pitch = pitch.max(row.pitch);
+    }
+    let to = sums.each_mut().map(|sums| Sink::from(&mut **sums));
+    let near = (NEAR_BYTES / (pitch * N * size_of::<D>())).max(4);
+    let mut start = 0;
+    while start < count {
+        let block = Block { rows, range: [start, count.min(start + near)], constants: [first, second], to: &to };
+        let mut i = 0;
+        // SAFETY: the loops' conditions, and the assertions above.
+        unsafe {
+            // More sums than registers would be no gain.
+            if K <= 2 {
+                while i + STRIP * lanes <= width {
+                    block.strip::<S, STRIP>(simd, i, add);
+                    i += STRIP * lanes;
+                }
+            }
+            while i + 2 * lanes <= width {
+                block.strip::<S, 2>(simd, i, add);
+                i += 2 * lanes;
+            }
+            while i + lanes <= width {
+                block.strip::<S, 1>(simd, i, add);
+                i += lanes;
+            }
+            if i < width {
+                block.head(simd, i, width - i, add);
             }
         }
+        start += near;
     }
 }
 
-/// `B` rows; all runs are of one length.
-#[inline(always)]
-fn sum_block<S: Isa, D: Element, const N: usize, const K: usize, const B: usize>(
-    simd: S,
-    rows: [[Source<'_, D>; N]; B],
-    constants: [Source<'_, D::Real>; 2],
-    sums: &mut [&mut [D::Real]; K],
-    add: impl Fn([Lanes<S, D::Real>; N], [Lanes<S, D::Real>; 2], [Lanes<S, D::Real>; K]) -> [Lanes<S, D::Real>; K] + Copy,
-) {
-    let lanes = D::Real::lanes::<S>();
-    let width = constants[0].len();
-    let sums = sums.each_mut().map(|sums| Sink::from(&mut **sums));
-    let mut i = 0;
-    while i + lanes <= width {
-        // SAFETY: the loop's condition; `sum_columns` made sure that all lengths are `width`.
+/// Rows that are taken together, from the first to before the second of `range`.
+struct Block<'a, 'b, D: Element, const N: usize, const K: usize> {
+    rows: [Column<'a, D>; N],
+    range: [usize; 2],
+    constants: [Source<'a, D::Real>; 2],
+    to: &'b [Sink<'a, D::Real>; K],
+}
+
+impl<D: Element, const N: usize, const K: usize> Block<'_, '_, D, N, K> {
+    /// `V` vectors of each row.
+    ///
+    /// # Safety
+    /// All rows, the constants and the sums have as many elements from `i` on.
+    #[inline(always)]
+    unsafe fn strip<S: Isa, const V: usize>(
+        &self,
+        simd: S,
+        i: usize,
+        add: impl Fn([Lanes<S, D::Real>; N], [Lanes<S, D::Real>; 2], [Lanes<S, D::Real>; K]) -> [Lanes<S, D::Real>; K],
+    ) {
+        let lanes = D::Real::lanes::<S>();
+        let zero = Lanes::splat(simd, D::Real::default());
+        let mut constants = [[zero; 2]; V];
+        let mut totals = [[zero; K]; V];
+        let [start, end] = self.range;
+        // SAFETY: the caller's promise.
         unsafe {
-            let constants = constants.load(simd, i);
-            let mut totals = [Lanes::splat(simd, D::Real::default()); K];
-            for (total, sums) in totals.iter_mut().zip(&sums) {
-                *total = sums.source().load(simd, i);
-            }
-            for row in &rows {
-                // Rows mostly follow one another; with short ones, the processor sees that late.
-                for source in row {
-                    source.prefetch(i + B * width);
+            for (v, (constants, totals)) in constants.iter_mut().zip(&mut totals).enumerate() {
+                *constants = self.constants.load(simd, i + v * lanes);
+                for (total, to) in totals.iter_mut().zip(self.to) {
+                    *total = to.source().load(simd, i + v * lanes);
                 }
-                totals = add(row.load(simd, i), constants, totals);
             }
-            for (total, sums) in totals.into_iter().zip(&sums) {
-                Store::<S, D::Real>::store(sums, simd, i, total);
+            for row in start..end {
+                for (v, (constants, totals)) in constants.iter().zip(&mut totals).enumerate() {
+                    let mut items = [zero; N];
+                    for (item, &Column { source, pitch }) in items.iter_mut().zip(&self.rows) {
+                        let at = row * pitch + i + v * lanes;
+                        // The next rows that are taken together.
+                        source.prefetch(at + (end - start) * pitch);
+                        *item = source.load(simd, at);
+                    }
+                    *totals = add(items, *constants, *totals);
+                }
+            }
+            for (v, totals) in totals.into_iter().enumerate() {
+                for (total, to) in totals.into_iter().zip(self.to) {
+                    Store::<S, D::Real>::store(to, simd, i + v * lanes, total);
+                }
             }
         }
-        i += lanes;
     }
-    if i < width {
-        let count = width - i;
-        // SAFETY: as above; less than a vector is left.
+
+    /// The `rest` columns from `i` on, which are less than a vector.
+    ///
+    /// # Safety
+    /// As for `strip`.
+    #[inline(always)]
+    unsafe fn head<S: Isa>(
+        &self,
+        simd: S,
+        i: usize,
+        rest: usize,
+        add: impl Fn([Lanes<S, D::Real>; N], [Lanes<S, D::Real>; 2], [Lanes<S, D::Real>; K]) -> [Lanes<S, D::Real>; K],
+    ) {
+        let zero = Lanes::splat(simd, D::Real::default());
+        let mut totals = [zero; K];
+        let [start, end] = self.range;
+        // SAFETY: the caller's promise.
         unsafe {
-            let constants = constants.load_head(simd, i, count);
-            let mut totals = [Lanes::splat(simd, D::Real::default()); K];
-            for (total, sums) in totals.iter_mut().zip(&sums) {
-                *total = sums.source().load_head(simd, i, count);
+            let constants = self.constants.load_head(simd, i, rest);
+            for (total, to) in totals.iter_mut().zip(self.to) {
+                *total = to.source().load_head(simd, i, rest);
             }
-            for row in &rows {
-                totals = add(row.load_head(simd, i, count), constants, totals);
+            for row in start..end {
+                let mut items = [zero; N];
+                for (item, &Column { source, pitch }) in items.iter_mut().zip(&self.rows) {
+                    *item = source.load_head(simd, row * pitch + i, rest);
+                }
+                totals = add(items, constants, totals);
             }
-            for (total, sums) in totals.into_iter().zip(&sums) {
-                Store::<S, D::Real>::store_head(sums, simd, i, count, total);
+            for (total, to) in totals.into_iter().zip(self.to) {
+                Store::<S, D::Real>::store_head(to, simd, i, rest, total);
             }
         }
     }

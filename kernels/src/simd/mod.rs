@@ -16,12 +16,12 @@ use std::cell::Cell;
 use std::fmt;
 use std::sync::OnceLock;
 
-pub use columns::sum_columns;
+pub use columns::{Column, STRIP, sum_columns};
 pub use element::Element;
 pub use isa::{CACHE_LINE, Isa, fence};
 pub use lanes::{Lanes, Real};
 pub use memory::{Discard, Load, Sink, Slot, Source, Splat, Store};
-pub use stages::{map, sum};
+pub use stages::{map, map_short, sum};
 
 /// An instruction set that the kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

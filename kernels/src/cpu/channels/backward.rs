@@ -90,8 +90,14 @@ impl<R: Real> Stages<R, 2, 4, 4> for Backward<'_, R> {
     }
 
     #[inline(always)]
-    fn constants(&self, &[hi, factor, term, rstd]: &[f64; SET], channel: usize) -> [R; 4] {
-        [hi, factor, term, self.parameters.weight.source().get(channel).to_f64() * rstd].map(R::from_f64)
+    fn constants(&self, &[hi, factor, term, rstd]: &[f64; SET], first: usize, to: &mut [Vec<R>; 4], at: Range<usize>) {
+        let [weight, _] = self.parameters.of(first, at.len());
+        for (i, at) in at.enumerate() {
+            let values = [hi, factor, term, weight.get(i).to_f64() * rstd];
+            for (to, value) in to.iter_mut().zip(values) {
+                to[at] = R::from_f64(value);
+            }
+        }
     }
 
     /// The limit: two loads and a store; else bandwidth.

@@ -19,7 +19,7 @@ use super::stages::{Origin, Outcome, SET, Stages, Summed};
 use super::{Division, Parameters, SetKernel, Sets, run, write_params};
 use crate::abi::{Call, Refusal};
 use crate::cpu::arguments::{for_data_type, running};
-use crate::simd::{Element, Isa, Lanes, Real, Sink, Source, map, sum};
+use crate::simd::{self, Element, InstructionSet, Isa, Lanes, Real, Sink, Source, Task, map, sum};
 
 /// `x`, `weight`?, `bias`?, `running_mean`, `running_var` -> `y`
 ///
@@ -52,22 +52,39 @@ impl<'a, R: Real> Inference<'a, R> {
     fn new<D: Element<Real = R>>(call: &Call<'_>, sets: &'a Sets<'a, R>) -> Result<Self, Refusal> {
         let channels = sets.channels as i64;
         let read = |name| running::<D>(name, &call.required_input(name)?, channels);
-        let exact = |variance: f64| 1.0 / (variance + sets.parameters.eps).sqrt();
-        let rstd: Vec<f64> = read("running_var")?.into_iter().map(exact).collect();
-        let weight = sets.parameters.weight.source();
-        let factors = rstd.iter().enumerate().map(|(channel, rstd)| weight.get(channel).to_f64() * rstd);
-        let factor: Vec<R> = factors.map(R::from_f64).collect();
-        let fits = factor.iter().enumerate().all(|(channel, factor)| {
-            let size = factor.to_f64().abs();
-            (R::LEAST..f64::INFINITY).contains(&size) || (size == 0.0 && weight.get(channel).to_f64() == 0.0)
-        });
-        Ok(Inference {
+        let mut inference = Inference {
             parameters: &sets.parameters,
             mean: read("running_mean")?.into_iter().map(R::from_f64).collect(),
-            rstd: rstd.into_iter().map(R::from_f64).collect(),
-            factor,
-            fits,
-        })
+            rstd: vec![R::default(); sets.channels],
+            factor: vec![R::default(); sets.channels],
+            fits: true,
+        };
+        let variance = read("running_var")?;
+        simd::run(InstructionSet::current(), Factors { inference: &mut inference, variance: &variance });
+        Ok(inference)
+    }
+}
+
+/// Finds the factors of all channels.
+struct Factors<'a, 'b, R> {
+    inference: &'b mut Inference<'a, R>,
+    variance: &'b [f64],
+}
+
+impl<R: Real> Task for Factors<'_, '_, R> {
+    #[inline(always)]
+    fn run<S: Isa>(self, _: S) {
+        let Inference { parameters, rstd, factor, fits, .. } = self.inference;
+        let [weight, _] = parameters.of(0, self.variance.len());
+        let mut all = true;
+        for (i, ((variance, rstd), factor)) in self.variance.iter().zip(rstd).zip(factor).enumerate() {
+            let exact = 1.0 / (variance + parameters.eps).sqrt();
+            let weight = weight.get(i).to_f64();
+            (*rstd, *factor) = (R::from_f64(exact), R::from_f64(weight * exact));
+            let size = factor.to_f64().abs();
+            all &= ((size >= R::LEAST) & (size < f64::INFINITY)) | ((size == 0.0) & (weight == 0.0));
+        }
+        *fits = all;
     }
 }
 
@@ -100,8 +117,15 @@ impl<R: Real> Stages<R, 1, 0, 3> for Inference<'_, R> {
     }
 
     #[inline(always)]
-    fn constants(&self, _: &[f64; SET], channel: usize) -> [R; 3] {
-        [self.mean[channel], self.factor[channel], self.parameters.bias.source().get(channel)]
+    fn constants(&self, _: &[f64; SET], first: usize, to: &mut [Vec<R>; 3], at: Range<usize>) {
+        let [mean, factor, term] = to;
+        let channels = first..first + at.len();
+        mean[at.clone()].copy_from_slice(&self.mean[channels.clone()]);
+        factor[at.clone()].copy_from_slice(&self.factor[channels]);
+        let [_, bias] = self.parameters.of(first, at.len());
+        for (i, term) in term[at].iter_mut().enumerate() {
+            *term = bias.get(i);
+        }
     }
 
     #[inline(always)]
@@ -167,8 +191,8 @@ impl<R: Real> Stages<R, 2, 2, 1> for Inference<'_, R> {
     }
 
     #[inline(always)]
-    fn constants(&self, _: &[f64; SET], channel: usize) -> [R; 1] {
-        [self.factor[channel]]
+    fn constants(&self, _: &[f64; SET], first: usize, [to]: &mut [Vec<R>; 1], at: Range<usize>) {
+        to[at.clone()].copy_from_slice(&self.factor[first..first + at.len()]);
     }
 
     #[inline(always)]

@@ -59,12 +59,18 @@ impl<R: Real> Stages<R, 1, 2, 3> for Forward<'_, R> {
     }
 
     #[inline(always)]
-    fn constants(&self, &[hi, lo, rstd, _]: &[f64; SET], channel: usize) -> [R; 3] {
-        let [weight, bias] =
-            [&self.parameters.weight, &self.parameters.bias].map(|param| param.source().get(channel).to_f64());
-        let factor = weight * rstd;
-        // -0 where nothing was lost: x + (-0) is x, for every x.
-        [hi, factor, if lo == 0.0 { bias } else { bias - lo * factor }].map(R::from_f64)
+    fn constants(&self, &[hi, lo, rstd, _]: &[f64; SET], first: usize, to: &mut [Vec<R>; 3], at: Range<usize>) {
+        let [mean, factors, terms] = to;
+        let (mean, factors, terms) = (&mut mean[at.clone()], &mut factors[at.clone()], &mut terms[at]);
+        let hi = R::from_f64(hi);
+        let [weight, bias] = self.parameters.of(first, mean.len());
+        for (i, ((to_mean, to_factor), to_term)) in mean.iter_mut().zip(factors).zip(terms).enumerate() {
+            let (factor, bias) = (weight.get(i).to_f64() * rstd, bias.get(i).to_f64());
+            *to_mean = hi;
+            *to_factor = R::from_f64(factor);
+            // Where nothing was lost, -0 stays what it is.
+            *to_term = R::from_f64(if lo == 0.0 { bias } else { bias - lo * factor });
+        }
     }
 
     #[inline(always)]

@@ -2,16 +2,16 @@
 //!
 //! A *unit* is the places that share statistics: those of a sample, or of the whole batch. Its sums are taken per
 //! column, over segments whose number depends on the shape alone, so that the number of threads changes no bit. Short
-//! rows are taken several at a time, as one row with more columns.
+//! rows are taken several at a time, as one row with more columns: a few for sums, which stay in registers then; many for
+//! the map, which begins anew with every row.
 
 use std::ops::Range;
 
 use super::gathered::SetKernel;
 use super::stages::{Origin, Outcome, SET, Stages, Summed};
 use super::{Division, Job, Steps};
-use crate::cpu::moments::Total;
 use crate::cpu::parallel;
-use crate::simd::{self, CACHE_LINE, Element, Isa, Real, Sink, Source, Task, fence, map, sum_columns};
+use crate::simd::{self, CACHE_LINE, Column, Element, Isa, Real, STRIP, Sink, Source, Task, fence, map, sum_columns};
 
 /// Rows that are added up in the working precision.
 const BLOCK: usize = 64;
@@ -19,14 +19,17 @@ const BLOCK: usize = 64;
 /// The most segments of a unit.
 const SEGMENTS: usize = 16;
 
-/// Columns that are enough, if there are rows enough: a few rows and their constants in the first-level cache.
+/// Columns of the map that are enough, if there are rows enough: a row and its constants in the first-level cache.
 const COLUMNS: usize = 1024;
 
-/// Columns that are worth to have even fewer rows.
-const LEAST_COLUMNS: usize = 16;
+/// Rows of the map at least, to be worth repeating its constants.
+const MAP_ROWS: usize = 16;
 
-/// Rows that are sampled for an origin, at most.
+/// Elements of a set that are sampled for an origin, at most, in at least [`SAMPLED_ROWS`].
 const SAMPLE: usize = 32;
+
+/// Rows that are sampled, if there are as many.
+const SAMPLED_ROWS: usize = 8;
 
 /// A call's data as rows.
 pub(super) struct Rows<'a, D: Element, O, const N: usize> {
@@ -36,8 +39,10 @@ pub(super) struct Rows<'a, D: Element, O, const N: usize> {
     units: usize,
     /// Places of a unit.
     places: usize,
-    /// Places that make a row.
-    fold: usize,
+    /// Places that make a row for sums.
+    narrow: usize,
+    /// Places that make a row for the map.
+    wide: usize,
     /// Channels of a set.
     members: usize,
 }
@@ -51,13 +56,13 @@ struct Lying {
 
 /// What a thread needs for a unit.
 struct Room<R, const K: usize, const P: usize> {
-    shift: Vec<R>,
-    scale: Vec<R>,
+    /// Shift and scale, of a row for sums.
+    origins: [Vec<R>; 2],
+    /// Of a row for the map.
     constants: [Vec<R>; P],
     /// Per segment, then per sum, then per channel.
     totals: Vec<f64>,
     channels: Vec<[f64; K]>,
-    origins: Vec<Origin<R>>,
     sets: Vec<[f64; SET]>,
 }
 
@@ -87,24 +92,23 @@ impl<'a, D: Element, O, const N: usize> Rows<'a, D, O, N> {
         };
         let (units, places) = if is_one { (1, batch * space) } else { (batch, space) };
         let lying = |steps| if is_one { one(steps) } else { each(steps) };
-        let mut fold = 1;
+        let (mut narrow, mut wide) = (1, 1);
         if all(&|steps| lying(*steps).place == channels) {
-            let least = (COLUMNS / channels).min(places / BLOCK).max(LEAST_COLUMNS.div_ceil(channels));
             // Whole cache lines have no tails.
             let line = CACHE_LINE / size_of::<D>();
-            fold = (least..least + line).find(|fold| fold * channels % line == 0).unwrap_or(least);
-            fold = fold.min(places);
+            let lines = |least: usize| {
+                (least..least + line).find(|fold| fold * channels % line == 0).unwrap_or(least).min(places)
+            };
+            narrow = lines((STRIP * CACHE_LINE / size_of::<D::Real>()).div_ceil(channels));
+            wide = lines((COLUMNS / channels).min(places / MAP_ROWS).max(1));
         }
-        Some(Rows { job, from: from.map(lying), to: lying(to), units, places, fold, members: job.shape.members() })
+        let members = job.shape.members();
+        Some(Rows { job, from: from.map(lying), to: lying(to), units, places, narrow, wide, members })
     }
 
-    fn columns(&self) -> usize {
-        self.fold * self.job.shape.channels
-    }
-
-    /// Whole rows.
+    /// Rows for sums, the last of which may be shorter.
     fn rows(&self) -> usize {
-        self.places / self.fold
+        self.places.div_ceil(self.narrow)
     }
 
     /// Rows of a segment.
@@ -116,11 +120,14 @@ impl<'a, D: Element, O, const N: usize> Rows<'a, D, O, N> {
         self.rows().div_ceil(self.segment())
     }
 
-    /// Places from a given one on, in each input.
+    /// Places from a given one on, in each input: from the first element to the last.
     #[inline(always)]
     fn inputs(&self, unit: usize, place: usize, places: usize) -> [Source<'a, D>; N] {
-        let len = places * self.job.shape.channels;
-        let at = |i: usize| self.job.inputs[i].rows.run(unit * self.from[i].unit + place * self.from[i].place, len);
+        let at = |i: usize| {
+            let Lying { unit: by_unit, place: by_place } = self.from[i];
+            let len = (places - 1) * by_place + self.job.shape.channels;
+            self.job.inputs[i].rows.run(unit * by_unit + place * by_place, len)
+        };
         let mut sources = [at(0); N];
         // A loop: what `from_fn` calls may not be inlined.
         for (i, source) in sources.iter_mut().enumerate() {
@@ -168,16 +175,17 @@ impl<'a, D: Element, O, const N: usize> Rows<'a, D, O, N> {
         });
     }
 
-    fn room<const K: usize, const P: usize>(&self) -> Room<D::Real, K, P> {
-        let (columns, channels) = (self.columns(), self.job.shape.channels);
-        let zeros = |count| vec![D::Real::default(); count];
+    fn room<const K: usize, const P: usize>(&self) -> Room<D::Real, K, P>
+    where
+        O: Stages<D::Real, N, K, P>,
+    {
+        let channels = self.job.shape.channels;
+        let columns = self.narrow * channels;
         Room {
-            shift: zeros(columns),
-            scale: zeros(columns),
-            constants: std::array::from_fn(|_| zeros(columns)),
-            totals: vec![0.0; self.segments() * K * channels],
+            origins: [D::Real::default(), D::Real::from_f64(1.0)].map(|value| vec![value; columns]),
+            constants: std::array::from_fn(|_| vec![D::Real::default(); self.wide * channels]),
+            totals: vec![0.0; if K > 0 { self.segments() * K * channels } else { 0 }],
             channels: vec![[0.0; K]; channels],
-            origins: vec![Origin::default(); channels / self.members],
             sets: vec![[0.0; SET]; channels / self.members],
         }
     }
@@ -193,22 +201,23 @@ impl<'a, D: Element, O, const N: usize> Rows<'a, D, O, N> {
     {
         let job = self.job;
         if !O::WAITS {
-            for (channel, origin) in room.origins.iter_mut().enumerate() {
-                *origin = job.kernel.origin(channel).unwrap_or_default();
+            for channel in 0..job.shape.channels {
+                self.place_origin(room, channel, job.kernel.origin(channel).unwrap_or_default());
             }
-            self.place_constants(room);
-            self.place_origins(room);
+            self.repeat_origins(room);
+            let mut found = Found::All;
+            simd::run(job.instructions, Place { rows: self, room });
             self.sum(unit, threads, room);
-            self.collect(room);
-            self.finish(room, true, record);
+            simd::run(job.instructions, Finish { rows: self, room, last: true, record, found: &mut found });
             return;
         }
         simd::run(job.instructions, Sample { rows: self, unit, room });
         for last in [false, true] {
-            self.place_origins(room);
+            self.repeat_origins(room);
             self.sum(unit, threads, room);
-            self.collect(room);
-            match self.finish(room, last, record) {
+            let mut found = Found::All;
+            simd::run(job.instructions, Finish { rows: self, room, last, record, found: &mut found });
+            match found {
                 Found::All => break,
                 Found::Farther if !last => {}
                 _ => {
@@ -217,10 +226,13 @@ impl<'a, D: Element, O, const N: usize> Rows<'a, D, O, N> {
                 }
             }
         }
-        self.place_constants(room);
-        let ranges = parallel::divide(threads, self.rows(), self.columns());
+        simd::run(job.instructions, Place { rows: self, room });
+        let (count, size) = (self.places.div_ceil(self.wide), self.wide * job.shape.channels);
         let constants = &room.constants;
-        let parts = ranges.into_iter().map(|range| Map::<D, O, N, K, P> { rows: self, unit, range, constants });
+        let parts = parallel::divide(threads, count, size).into_iter().map(|range| {
+            let places = range.start * self.wide..self.places.min(range.end * self.wide);
+            Map::<D, O, N, K, P> { rows: self, unit, places, constants }
+        });
         parallel::each(parts.collect(), |part| simd::run(job.instructions, part));
     }
 
@@ -229,81 +241,40 @@ impl<'a, D: Element, O, const N: usize> Rows<'a, D, O, N> {
     where
         O: SetKernel<D, N> + Stages<D::Real, N, K, P>,
     {
-        let (columns, channels, segments) = (self.columns(), self.job.shape.channels, self.segments());
+        let (channels, segments) = (self.job.shape.channels, self.segments());
         let mut rest = &mut room.totals[..];
         let mut parts = parallel::Parts::new();
-        for segments in parallel::divide(threads, segments, self.segment() * columns) {
+        for segments in parallel::divide(threads, segments, self.segment() * self.narrow * channels) {
             let (totals, after) = rest.split_at_mut(segments.len() * K * channels);
             rest = after;
-            let origins = [&room.shift[..], &room.scale[..]];
-            parts.push(Sum { rows: self, unit, segments, origins, constants: &room.constants, totals });
+            parts.push(Sum { rows: self, unit, segments, origins: &room.origins, constants: &room.constants, totals });
         }
         parallel::each(parts, |part| simd::run(self.job.instructions, part));
     }
 
-    /// Adds up the sums of each channel, in one order.
-    fn collect<const K: usize, const P: usize>(&self, room: &mut Room<D::Real, K, P>) {
-        let channels = self.job.shape.channels;
-        room.channels.fill([0.0; K]);
-        for (i, part) in room.totals.chunks_exact(channels).enumerate() {
-            let which = i % K.max(1);
-            room.channels.iter_mut().zip(part).for_each(|(sums, part)| sums[which] += part);
-        }
-    }
-
-    fn finish<const K: usize, const P: usize>(
+    /// Makes an origin that of all channels of the set that begins with `first`.
+    #[inline(always)]
+    fn place_origin<const K: usize, const P: usize>(
         &self,
         room: &mut Room<D::Real, K, P>,
-        last: bool,
-        record: &mut [[f64; 2]],
-    ) -> Found
-    where
-        O: SetKernel<D, N> + Stages<D::Real, N, K, P>,
-    {
-        let share = 1.0 / (self.places * self.members) as f64;
-        let mut found = Found::All;
-        let recorded = if O::RECORDS { self.members } else { 0 };
-        for (i, parts) in room.channels.chunks_exact(self.members).enumerate() {
-            let channels = i * self.members..(i + 1) * self.members;
-            let summed = Summed { parts, origin: room.origins[i], share, channels, last };
-            match self.job.kernel.finish(summed, &mut record[i * recorded..][..recorded]) {
-                Outcome::Ready(set) => room.sets[i] = set,
-                Outcome::Again(origin) => {
-                    room.origins[i] = origin;
-                    found = found.max(Found::Farther);
-                }
-                Outcome::Gather => found = Found::Nothing,
-            }
+        first: usize,
+        origin: Origin<D::Real>,
+    ) {
+        for (values, value) in room.origins.iter_mut().zip([origin.shift, origin.scale]) {
+            values[first..first + self.members].fill(value);
         }
-        found
     }
 
-    fn place_origins<const K: usize, const P: usize>(&self, room: &mut Room<D::Real, K, P>) {
-        let Room { shift, scale, origins, .. } = room;
-        let channels = self.job.shape.channels;
-        for (channel, (shift, scale)) in shift[..channels].iter_mut().zip(&mut scale[..]).enumerate() {
-            let origin = origins[channel / self.members];
-            (*shift, *scale) = (origin.shift, origin.scale);
-        }
-        self.repeat(shift);
-        self.repeat(scale);
-    }
-
-    fn place_constants<const K: usize, const P: usize>(&self, room: &mut Room<D::Real, K, P>)
-    where
-        O: Stages<D::Real, N, K, P>,
-    {
-        for channel in 0..self.job.shape.channels {
-            let values = self.job.kernel.constants(&room.sets[channel / self.members], channel);
-            room.constants.iter_mut().zip(values).for_each(|(constants, value)| constants[channel] = value);
-        }
-        room.constants.iter_mut().for_each(|values| self.repeat(values));
+    fn repeat_origins<const K: usize, const P: usize>(&self, room: &mut Room<D::Real, K, P>) {
+        room.origins.iter_mut().for_each(|values| self.repeat(values));
     }
 
     /// Repeats what holds for the channels of one place for those of the other places of a row.
     fn repeat(&self, values: &mut [D::Real]) {
         let channels = self.job.shape.channels;
-        (1..self.fold).for_each(|place| values.copy_within(..channels, place * channels));
+        for place in (channels..values.len()).step_by(channels) {
+            values.copy_within(..channels, place);
+        }
     }
 }
 
@@ -333,36 +304,50 @@ where
     #[inline(always)]
     fn run<S: Isa>(self, simd: S) {
         let Sample { rows, unit, room } = self;
-        let channels = rows.job.shape.channels;
-        let x = |place| rows.inputs(unit, place, 1)[N - 1];
+        let (channels, members) = (rows.job.shape.channels, rows.members);
+        let x = |places| rows.inputs(unit, 0, places)[N - 1];
         // Differences to the first place: a constant set is its own origin.
-        let shift = &mut room.shift[..channels];
-        map(simd, x(0), Sink::from(&mut shift[..]), |x| x);
-        for shift in shift.iter_mut().filter(|shift| !shift.to_f64().is_finite()) {
-            *shift = D::Real::default();
+        let first = &mut room.constants[0][..channels];
+        map(simd, x(1), Sink::from(&mut first[..]), |x| x);
+        for first in first.iter_mut() {
+            *first = if first.to_f64().is_finite() { *first } else { D::Real::default() };
         }
-        let count = (rows.places / 2).clamp(SAMPLE / 2, SAMPLE).min(rows.places);
-        let mut total = vec![D::Real::default(); channels];
-        let mut squares = vec![D::Real::default(); channels];
-        let constants = [Source::from(&shift[..]); 2];
-        let places = (0..count).map(|i| [x(i * rows.places / count)]);
-        sum_columns(simd, places, constants, &mut [&mut total, &mut squares], |[x], [shift, _], [total, squares]| {
-            let d = x - shift;
-            [total + d, d.mul_add(d, squares)]
-        });
-        let members = rows.members;
-        for (i, origin) in room.origins.iter_mut().enumerate() {
-            let first = shift[i * members].to_f64();
-            let (mut mean, mut square) = (Total::default(), Total::default());
-            for channel in i * members..(i + 1) * members {
-                // About the first channel's.
-                let apart = shift[channel].to_f64() - first;
-                let own = total[channel].to_f64() / count as f64;
-                mean.add(apart + own);
-                square.add(squares[channel].to_f64() / count as f64 + apart * (apart + 2.0 * own));
+        let most = (SAMPLE / members).max(SAMPLED_ROWS).min(rows.places);
+        let count = (rows.places / 2).clamp(most.div_ceil(2), most);
+        let (mut total, mut squares) = (vec![D::Real::default(); channels], vec![D::Real::default(); channels]);
+        let sampled = Column { source: x(rows.places), pitch: rows.places / count * rows.from[N - 1].place };
+        let constants = [Source::from(&first[..]); 2];
+        sum_columns(
+            simd,
+            [sampled],
+            count,
+            constants,
+            &mut [&mut total, &mut squares],
+            |[x], [first, _], [total, squares]| {
+                let d = x - first;
+                [total + d, if O::SCALES { d.mul_add(d, squares) } else { squares }]
+            },
+        );
+        let share = 1.0 / count as f64;
+        if members == 1 && !O::SCALES {
+            for ((shift, first), total) in room.origins[0].iter_mut().zip(first.iter()).zip(&total) {
+                let mean = D::Real::from_f64(first.to_f64() + total.to_f64() * share);
+                *shift = if mean.to_f64().is_finite() { mean } else { D::Real::default() };
             }
-            let mean = mean.get() / members as f64;
-            *origin = Origin::near(first + mean, square.get() / members as f64 - mean * mean, O::SCALES);
+            return;
+        }
+        for set in (0..channels).step_by(members) {
+            let (mut mean, mut square) = (0.0, 0.0);
+            let own = room.constants[0][set].to_f64();
+            for channel in set..set + members {
+                // About the first channel's.
+                let apart = room.constants[0][channel].to_f64() - own;
+                let more = total[channel].to_f64() * share;
+                mean += apart + more;
+                square += squares[channel].to_f64() * share + apart * (apart + 2.0 * more);
+            }
+            let mean = mean / members as f64;
+            rows.place_origin(room, set, Origin::near(own + mean, square / members as f64 - mean * mean, O::SCALES));
         }
     }
 }
@@ -372,7 +357,7 @@ struct Sum<'a, 'b, D: Element, O, const N: usize, const K: usize, const P: usize
     rows: &'b Rows<'a, D, O, N>,
     unit: usize,
     segments: Range<usize>,
-    origins: [&'b [D::Real]; 2],
+    origins: &'b [Vec<D::Real>; 2],
     constants: &'b [Vec<D::Real>; P],
     totals: &'b mut [f64],
 }
@@ -385,44 +370,48 @@ where
     #[inline(always)]
     fn run<S: Isa>(self, simd: S) {
         let Sum { rows, unit, segments, origins, constants, totals } = self;
-        let (columns, channels) = (rows.columns(), rows.job.shape.channels);
+        let channels = rows.job.shape.channels;
+        let columns = rows.narrow * channels;
         let mut sums: [_; K] = std::array::from_fn(|_| vec![D::Real::default(); columns]);
         // Of a segment, per column.
-        let mut wide = vec![0.0; K * columns];
-        let at = |segment: usize| (segment * rows.segment()).min(rows.rows());
+        let mut long = vec![0.0; K * columns];
         let first = segments.start;
         for segment in segments {
-            wide.fill(0.0);
-            let end = at(segment + 1);
-            let mut row = at(segment);
-            let rest = rows.places % rows.fold;
-            let has_rest = end == rows.rows() && rest > 0;
-            while row < end || (row == end && has_rest) {
+            long.fill(0.0);
+            let at = |segment: usize| rows.places.min(segment * rows.segment() * rows.narrow);
+            let (mut place, end) = (at(segment), at(segment + 1));
+            while place < end {
                 // Rows of a block, or what is left of one row.
-                let (next, places) = if row < end { (end.min(row + BLOCK), rows.fold) } else { (end + 1, rest) };
+                let whole = ((end - place) / rows.narrow).min(BLOCK);
+                let (count, row) = if whole > 0 { (whole, rows.narrow) } else { (1, end - place) };
+                let next = place + count * row;
                 if K > 0 {
-                    let width = places * rows.job.shape.channels;
-                    let sources = (row..next).map(|row| rows.inputs(unit, row * rows.fold, places));
+                    let width = row * channels;
+                    let sources = rows.inputs(unit, place, next - place);
+                    let mut block = [Column { source: sources[0], pitch: 0 }; N];
+                    for (i, block) in block.iter_mut().enumerate() {
+                        *block = Column { source: sources[i], pitch: rows.from[i].place * row };
+                    }
                     for sums in &mut sums {
                         sums.fill(D::Real::default());
                     }
                     let mut sums = sums.each_mut().map(|sums| &mut sums[..width]);
-                    let origins = origins.map(|values| Source::from(&values[..width]));
-                    sum_columns(simd, sources, origins, &mut sums, |x, origin, sums| O::add(x, origin, sums));
-                    for (sums, totals) in sums.iter().zip(wide.chunks_exact_mut(columns)) {
-                        sums.iter().zip(totals).for_each(|(sum, total)| *total += sum.to_f64());
+                    let origins = [Source::from(&origins[0][..width]), Source::from(&origins[1][..width])];
+                    sum_columns(simd, block, count, origins, &mut sums, |x, origin, sums| O::add(x, origin, sums));
+                    for (sums, long) in sums.iter().zip(long.chunks_exact_mut(columns)) {
+                        add_to(long, sums);
                     }
                 }
                 if !O::WAITS {
-                    map_rows(simd, rows, unit, row..next, places, constants);
+                    map_places(simd, rows, unit, place..next, constants);
                 }
-                row = next;
+                place = next;
             }
             let totals = totals.get_mut((segment - first) * K * channels..).unwrap_or_default();
-            for (totals, wide) in totals.chunks_exact_mut(channels).zip(wide.chunks_exact(columns)) {
+            for (totals, long) in totals.chunks_exact_mut(channels).zip(long.chunks_exact(columns)) {
                 totals.fill(0.0);
-                for place in wide.chunks_exact(channels) {
-                    totals.iter_mut().zip(place).for_each(|(total, sum)| *total += sum);
+                for place in long.chunks_exact(channels) {
+                    add_to(totals, place);
                 }
             }
         }
@@ -432,11 +421,96 @@ where
     }
 }
 
-/// The map of some rows.
+/// Adds up in `f64`.
+#[inline(always)]
+fn add_to<R: Real>(totals: &mut [f64], sums: &[R]) {
+    for (total, sum) in totals.iter_mut().zip(sums) {
+        *total += sum.to_f64();
+    }
+}
+
+/// Adds up the sums of each channel, in one order, and learns what they say of the sets.
+struct Finish<'a, 'b, D: Element, O, const N: usize, const K: usize, const P: usize> {
+    rows: &'b Rows<'a, D, O, N>,
+    room: &'b mut Room<D::Real, K, P>,
+    last: bool,
+    record: &'b mut [[f64; 2]],
+    found: &'b mut Found,
+}
+
+impl<D, O, const N: usize, const K: usize, const P: usize> Task for Finish<'_, '_, D, O, N, K, P>
+where
+    D: Element,
+    O: SetKernel<D, N> + Stages<D::Real, N, K, P>,
+{
+    #[inline(always)]
+    fn run<S: Isa>(self, _: S) {
+        let Finish { rows, room, last, record, found } = self;
+        let (channels, members) = (rows.job.shape.channels, rows.members);
+        room.channels.fill([0.0; K]);
+        if K > 0 {
+            for segment in room.totals.chunks_exact(K * channels) {
+                for (channel, sums) in room.channels.iter_mut().enumerate() {
+                    for (k, sum) in sums.iter_mut().enumerate() {
+                        *sum += segment[k * channels + channel];
+                    }
+                }
+            }
+        }
+        let share = 1.0 / (rows.places * members) as f64;
+        let recorded = if O::RECORDS { members } else { 0 };
+        for i in 0..room.sets.len() {
+            let first = i * members;
+            let origin = Origin { shift: room.origins[0][first], scale: room.origins[1][first] };
+            let parts = &room.channels[first..first + members];
+            let summed = Summed { parts, origin, share, channels: first..first + members, last };
+            match rows.job.kernel.finish(summed, &mut record[i * recorded..][..recorded]) {
+                Outcome::Ready(set) => room.sets[i] = set,
+                Outcome::Again(origin) => {
+                    rows.place_origin(room, first, origin);
+                    *found = (*found).max(Found::Farther);
+                }
+                Outcome::Gather => *found = Found::Nothing,
+            }
+        }
+    }
+}
+
+/// Finds the constants of all channels.
+struct Place<'a, 'b, D: Element, O, const N: usize, const K: usize, const P: usize> {
+    rows: &'b Rows<'a, D, O, N>,
+    room: &'b mut Room<D::Real, K, P>,
+}
+
+impl<D, O, const N: usize, const K: usize, const P: usize> Task for Place<'_, '_, D, O, N, K, P>
+where
+    D: Element,
+    O: Stages<D::Real, N, K, P>,
+{
+    #[inline(always)]
+    fn run<S: Isa>(self, _: S) {
+        let Place { rows, room } = self;
+        let kernel = rows.job.kernel;
+        if O::WAITS {
+            for (i, set) in room.sets.iter().enumerate() {
+                let own = i * rows.members..(i + 1) * rows.members;
+                kernel.constants(set, own.start, &mut room.constants, own);
+            }
+        } else {
+            let channels = rows.job.shape.channels;
+            kernel.constants(&[0.0; SET], 0, &mut room.constants, 0..channels);
+        }
+        for values in &mut room.constants {
+            rows.repeat(values);
+        }
+    }
+}
+
+/// The map of some places.
 struct Map<'a, 'b, D: Element, O, const N: usize, const K: usize, const P: usize> {
     rows: &'b Rows<'a, D, O, N>,
     unit: usize,
-    range: Range<usize>,
+    places: Range<usize>,
     constants: &'b [Vec<D::Real>; P],
 }
 
@@ -447,17 +521,13 @@ where
 {
     #[inline(always)]
     fn run<S: Isa>(self, simd: S) {
-        let Map { rows, unit, range, constants } = self;
-        let rest = rows.places % rows.fold;
-        if range.end == rows.rows() && rest > 0 {
-            map_rows(simd, rows, unit, range.end..range.end + 1, rest, constants);
-        }
+        let Map { rows, unit, places, constants } = self;
         // The last rows are those still in a cache.
-        let mut end = range.end;
-        while end > range.start {
-            let start = end.saturating_sub(BLOCK).max(range.start);
-            map_rows(simd, rows, unit, start..end, rows.fold, constants);
-            end = start;
+        let step = BLOCK * rows.wide;
+        let blocks = places.len().div_ceil(step);
+        for block in (0..blocks).rev() {
+            let start = places.start + block * step;
+            map_places(simd, rows, unit, start..places.end.min(start + step), constants);
         }
         if rows.job.streams {
             fence();
@@ -465,23 +535,27 @@ where
     }
 }
 
-/// The map of some rows, of which `places` are there.
+/// The map of some places.
 #[inline(always)]
-fn map_rows<S: Isa, D: Element, O, const N: usize, const K: usize, const P: usize>(
+fn map_places<S: Isa, D: Element, O, const N: usize, const K: usize, const P: usize>(
     simd: S,
     rows: &Rows<'_, D, O, N>,
     unit: usize,
-    range: Range<usize>,
-    places: usize,
+    places: Range<usize>,
     constants: &[Vec<D::Real>; P],
 ) where
     O: Stages<D::Real, N, K, P>,
 {
-    let width = places * rows.job.shape.channels;
-    let constants = constants.each_ref().map(|values| Source::from(&values[..width]));
-    for row in range {
-        let place = row * rows.fold;
-        let (from, to) = (rows.inputs(unit, place, places), rows.output(unit, place, places));
-        map(simd, (from, constants), to, |(x, constants)| O::compute(x, constants));
+    let mut place = places.start;
+    while place < places.end {
+        let count = rows.wide.min(places.end - place);
+        let width = count * rows.job.shape.channels;
+        let mut values = [Source::from(&[][..]); P];
+        for (values, constants) in values.iter_mut().zip(constants) {
+            *values = Source::from(&constants[..width]);
+        }
+        let (from, to) = (rows.inputs(unit, place, count), rows.output(unit, place, count));
+        map(simd, (from, values), to, |(x, constants)| O::compute(x, constants));
+        place += count;
     }
 }

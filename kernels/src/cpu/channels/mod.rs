@@ -26,7 +26,7 @@ use super::moments::Total;
 use super::parallel;
 use super::views::{Input, Output, streams};
 use crate::abi::{Call, Refusal, Tensor};
-use crate::simd::{self, Element, InstructionSet, Isa, Lanes, Real};
+use crate::simd::{self, Element, InstructionSet, Isa, Lanes, Real, Source};
 
 pub use backward::Backward;
 pub use forward::Forward;
@@ -42,6 +42,14 @@ pub struct Parameters<'a, R> {
 }
 
 impl<R: Real> Parameters<'_, R> {
+    /// Weight and bias of `count` channels.
+    #[inline(always)]
+    fn of(&self, first: usize, count: usize) -> [Source<'_, R>; 2] {
+        // Not `map`, which may not be inlined: then nobody knows how many there are.
+        let (weight, bias) = (self.weight.source().split_at(first).1, self.bias.source().split_at(first).1);
+        [weight.split_at(count).0, bias.split_at(count).0]
+    }
+
     #[inline(always)]
     fn weight<S: Isa>(&self, simd: S, channel: usize) -> Lanes<S, R> {
         Lanes::splat(simd, self.weight.source().get(channel))
@@ -62,9 +70,12 @@ impl Weights {
     pub fn new<R: Real>(parameters: &Parameters<'_, R>) -> Self {
         let weight = parameters.weight.source();
         // Bits of sizes are ordered as the sizes are, NaN above all; less 1, 0 is above all.
-        let sizes = (0..weight.len()).map(|channel| weight.get(channel).to_f64().abs().to_bits());
-        let (least, largest) =
-            sizes.fold((u64::MAX, 0), |(least, largest), size| (least.min(size.wrapping_sub(1)), largest.max(size)));
+        let (mut least, mut largest) = (u64::MAX, 0);
+        for channel in 0..weight.len() {
+            let size = weight.get(channel).to_f64().abs().to_bits();
+            least = least.min(size.wrapping_sub(1));
+            largest = largest.max(size);
+        }
         let least = if least == u64::MAX { f64::INFINITY } else { f64::from_bits(least + 1) };
         Weights([least, f64::from_bits(largest)])
     }

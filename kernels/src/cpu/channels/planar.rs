@@ -9,7 +9,7 @@ use super::gathered::SetKernel;
 use super::stages::{Origin, Outcome, SET, Stages, Summed};
 use super::{Division, Job, Steps};
 use crate::cpu::parallel;
-use crate::simd::{self, Element, Isa, Lanes, Real, Source, Task, fence, map, sum};
+use crate::simd::{self, Element, Isa, Lanes, Real, Source, Task, fence, map, map_short, sum};
 
 /// Bytes of the inputs of a block whose runs follow one another: a part of the first-level cache.
 const NEAR_BYTES: usize = 16 << 10;
@@ -27,6 +27,9 @@ const SMALL: usize = 1 << 14;
 
 /// Bytes of a run from which on it is written past the caches: shorter ones have too many parts of lines at their ends.
 const STREAMED_RUN: usize = 1024;
+
+/// Bytes of a run up to which it is not taken by lines, which takes longer to begin with.
+const SHORT_RUN: usize = 512;
 
 /// Elements that are sampled.
 const SAMPLE: usize = 32;
@@ -73,8 +76,8 @@ struct Set<R> {
     /// The first channel.
     channel: usize,
     origin: Origin<R>,
-    /// What it is normalized with, if that is known.
-    ready: Option<[f64; SET]>,
+    /// Whether the constants of its map are known.
+    ready: bool,
 }
 
 /// How sets are made of runs.
@@ -115,6 +118,13 @@ where
         let block = if samples > 1 { FAR_BYTES } else { NEAR_BYTES } / bytes;
         let block = block.clamp(1, sets.len());
         let mut room = vec![Set::default(); block];
+        // Of the channels of a block, or of all where they are known.
+        let known = if O::WAITS { block * members } else { shape.channels };
+        let mut constants: [_; P] = std::array::from_fn(|_| vec![D::Real::default(); known]);
+        if !O::WAITS {
+            job.kernel.constants(&[0.0; SET], 0, &mut constants, 0..known);
+        }
+        let is_short = !streams && extents.run * size_of::<D>() <= SHORT_RUN;
         let mut sums = vec![[0.0; K]; block * parts];
         let mut done = vec![[0.0; K]; if samples > BLOCK { block * parts } else { 0 }];
         let recorded = if O::RECORDS { members } else { 0 };
@@ -128,11 +138,11 @@ where
             for set in block.iter_mut() {
                 let channel = group * members;
                 let origin = if O::WAITS {
-                    origin(simd, job, from[N - 1], (sample, channel), extents, O::SCALES)
+                    origin(simd, job, from[N - 1], (sample, channel), extents, is_dense)
                 } else {
                     job.kernel.origin(channel).unwrap_or_default()
                 };
-                *set = Set { sample, channel, origin, ready: None };
+                *set = Set { sample, channel, origin, ready: false };
                 group += 1;
                 if group == groups {
                     (sample, group) = (sample + 1, 0);
@@ -166,7 +176,13 @@ where
                 let parts = &sums[i * parts..][..parts];
                 let summed = Summed { parts, origin: set.origin, share, channels, last: false };
                 match job.kernel.finish(summed, recorded) {
-                    Outcome::Ready(ready) => set.ready = Some(ready),
+                    Outcome::Ready(ready) => {
+                        let own = i * members..(i + 1) * members;
+                        if O::WAITS {
+                            job.kernel.constants(&ready, set.channel, &mut constants, own);
+                        }
+                        set.ready = true;
+                    }
                     // Rare, and the set is in a cache: not worth code of its own.
                     Outcome::Again(_) | Outcome::Gather => job.gather(first + i..first + i + 1, recorded),
                 }
@@ -175,13 +191,24 @@ where
             let more = O::WAITS && first + count < sets.end && count * bytes <= AHEAD_BYTES;
             let next = if more { count * members * shape.spatial } else { 0 };
             for sample in 0..samples {
-                for set in block.iter() {
-                    let Some(ready) = &set.ready else { continue };
-                    for channel in set.channel..set.channel + members {
-                        let constants = Lanes::splats(simd, job.kernel.constants(ready, channel));
+                for (set, own) in block.iter().zip((0..).step_by(members)) {
+                    if !set.ready {
+                        continue;
+                    }
+                    for member in 0..members {
+                        let channel = set.channel + member;
+                        let mut values = [D::Real::default(); P];
+                        for (value, constants) in values.iter_mut().zip(&constants) {
+                            *value = constants[if O::WAITS { own + member } else { channel }];
+                        }
+                        let constants = Lanes::splats(simd, values);
                         let sources = inputs(job, from, set.sample + sample, channel, extents.run);
                         let at = (set.sample + sample) * to.sample + channel * to.channel;
                         let sink = job.output.rows.run(at, extents.run).streaming(streams);
+                        if is_short {
+                            map_short(simd, sources, sink, |x| O::compute(x, constants));
+                            continue;
+                        }
                         let mut ahead = [sources[0].ahead(next); N];
                         for (ahead, source) in ahead.iter_mut().zip(sources) {
                             *ahead = source.ahead(next);
@@ -219,18 +246,23 @@ fn inputs<'a, D: Element, O, const N: usize>(
 /// An origin near the mean of a set: of all elements or of a sample. What it is taken from are differences to the first
 /// element, so that a constant set is its own origin.
 #[inline(always)]
-fn origin<S: Isa, D: Element, O, const N: usize>(
+fn origin<S: Isa, D: Element, O, const N: usize, const K: usize, const P: usize>(
     simd: S,
     job: &Job<'_, D, O, N>,
     steps: Steps,
     (sample, channel): (usize, usize),
     extents: Extents,
-    scales: bool,
-) -> Origin<D::Real> {
+    is_dense: bool,
+) -> Origin<D::Real>
+where
+    O: Stages<D::Real, N, K, P>,
+{
+    let scales = O::SCALES;
     let x = &job.inputs[N - 1].rows;
     let start = sample * steps.sample + channel * steps.channel;
     let first = Origin::<D::Real>::near(x.run(start, 1).get(0).to_f64(), 0.0, false).shift;
     let Extents { samples, members, run, elements } = extents;
+    let (members, run) = if is_dense { (1, members * run) } else { (members, run) };
     let step = if samples > 1 { steps.sample } else { steps.channel };
     let runs = samples * members;
     let (mut total, mut squares) = (0.0, 0.0);

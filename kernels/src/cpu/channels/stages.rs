@@ -151,8 +151,9 @@ pub trait Stages<R: Real, const N: usize, const K: usize, const P: usize>: Sync 
     /// What the sums say of a set; `record` keeps two numbers per channel of it, if anything is recorded.
     fn finish(&self, set: Summed<'_, R, K>, record: &mut [[f64; 2]]) -> Outcome<R>;
 
-    /// The constants of the map, for a channel of a set.
-    fn constants(&self, set: &[f64; SET], channel: usize) -> [R; P];
+    /// The constants of the map for the channels of a set from `first` on, as many as there are places `at` which they are
+    /// to be put.
+    fn constants(&self, set: &[f64; SET], first: usize, to: &mut [Vec<R>; P], at: Range<usize>);
 
     /// The map.
     fn compute<S: Isa>(inputs: [Lanes<S, R>; N], constants: [Lanes<S, R>; P]) -> Lanes<S, R>;
