@@ -38,8 +38,8 @@ macro_rules! for_data_type {
     ($call:expr, $function:ident $(, $argument:expr)*) => {
         match $crate::cpu::arguments::data_type($call)? {
             $crate::abi::Dtype::F32 => $function::<f32>($call $(, $argument)*),
-            $crate::abi::Dtype::F64 => $function::<f64>($call $(, $argument)*),
             $crate::abi::Dtype::Bf16 => $function::<half::bf16>($call $(, $argument)*),
+            $crate::abi::Dtype::F64 => $function::<f64>($call $(, $argument)*),
             $crate::abi::Dtype::F16 => $function::<half::f16>($call $(, $argument)*),
         }
     };

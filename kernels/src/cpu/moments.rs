@@ -73,7 +73,8 @@ pub struct Total {
 }
 
 impl Total {
-    const BLOCK: usize = 64;
+    /// Parts of a block.
+    pub const BLOCK: usize = 64;
 
     /// Adds a part.
     #[inline(always)]
@@ -112,6 +113,12 @@ pub struct Scaling {
 }
 
 impl Scaling {
+    /// A row as it is.
+    #[inline(always)]
+    pub fn none(eps: f64) -> Self {
+        Scaling { eps, scale: 1.0, last: false }
+    }
+
     /// Whether a mean of squares may be used. If not, it may have overflowed or lost digits to underflow.
     #[inline(always)]
     pub fn accepts<R: Real>(&self, mean: f64) -> bool {
@@ -124,12 +131,6 @@ pub trait Attempt<R: Real> {
     /// Computes the outputs of the row. Answers whether it did: it must not, and must have written nothing, if
     /// `scaling` does not accept its statistic.
     fn attempt<S: Isa, E: Element<Real = R>>(&mut self, simd: S, x: Source<'_, E>, scaling: Scaling) -> bool;
-
-    /// The elements that the statistic is taken from.
-    #[inline(always)]
-    fn measured<'a, E: Element>(&self, x: Source<'a, E>) -> Source<'a, E> {
-        x
-    }
 }
 
 /// Attempts a row as it is, and if its squares leave the range of the working precision, multiplied by a power of two
@@ -142,7 +143,7 @@ pub fn attempt<S: Isa, E: Element>(
     room: &mut Vec<E::Real>,
     mut operator: impl Attempt<E::Real>,
 ) {
-    if !operator.attempt(simd, x, Scaling { eps, scale: 1.0, last: false }) {
+    if !operator.attempt(simd, x, Scaling::none(eps)) {
         rescue(x, eps, room, operator);
     }
 }
@@ -151,16 +152,22 @@ pub fn attempt<S: Isa, E: Element>(
 #[cold]
 #[inline(never)]
 fn rescue<E: Element>(x: Source<'_, E>, eps: f64, room: &mut Vec<E::Real>, mut operator: impl Attempt<E::Real>) {
-    let simd = pulp::Scalar128b;
-    // Nothing but zeros, or an element that is NaN or infinite, stays as it is.
-    let scale = scale_of(operator.measured(x), eps).unwrap_or(1.0);
-    room.resize(x.len(), E::Real::default());
-    let factor = Lanes::splat(simd, E::Real::from_f64(scale));
-    map(simd, x, Sink::from(&mut room[..]), |x| x * factor);
-    operator.attempt(simd, Source::from(&room[..]), Scaling { eps: eps * scale * scale, scale, last: true });
+    let scaling = rescale(x, x.len(), eps, room);
+    operator.attempt(pulp::Scalar128b, Source::from(&room[..]), scaling);
 }
 
+/// Puts a row into `room`, multiplied by a power of two that brings the squares of its first `measured` elements to the
+/// middle of the range.
 #[inline(never)]
+pub fn rescale<E: Element>(x: Source<'_, E>, measured: usize, eps: f64, room: &mut Vec<E::Real>) -> Scaling {
+    // Nothing but zeros, or an element that is NaN or infinite, stays as it is.
+    let scale = scale_of(x.part(0..measured), eps).unwrap_or(1.0);
+    room.resize(x.len(), E::Real::default());
+    let factor = Lanes::splat(pulp::Scalar128b, E::Real::from_f64(scale));
+    map(pulp::Scalar128b, x, Sink::from(&mut room[..]), |x| x * factor);
+    Scaling { eps: eps * scale * scale, scale, last: true }
+}
+
 fn scale_of<E: Element>(x: Source<'_, E>, eps: f64) -> Option<f64> {
     let mut largest = 0.0f64;
     for i in 0..x.len() {

@@ -3,6 +3,7 @@
 //! A tensor's axes are divided in two: the outer ones number the rows, the inner ones lie along a row. A row whose
 //! elements are dense is used where it lies; any other is gathered into a buffer, and scattered back after.
 
+use std::array::from_fn;
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -152,7 +153,7 @@ impl<E: Element> View<E> {
 }
 
 /// Bytes that come from memory together.
-const CACHE_LINE: usize = 64;
+pub const CACHE_LINE: usize = 64;
 
 /// The most bytes of rows that are gathered together: they should stay in a cache.
 const TILE_BYTES: usize = 1 << 23;
@@ -312,17 +313,38 @@ pub struct Reader<'a, E> {
 }
 
 impl<'a, E: Element> Reader<'a, E> {
-    /// A row.
+    /// How many rows, up to `most`, can be had together from `row` on.
     #[inline(always)]
-    pub fn row(&mut self, row: usize) -> Source<'_, E> {
+    pub fn together(&mut self, row: usize, most: usize) -> usize {
         if self.view.is_dense() {
-            // SAFETY: `Call::from_raw` vouches for all that sizes and strides reach.
-            return unsafe { Source::from_raw(self.view.row_start(row), self.view.width) };
+            return most;
         }
         if !self.tile.contains(&row) {
             self.gather(row);
         }
-        Source::from(&self.buffer[(row - self.tile.start) * self.view.pitch()..][..self.view.width])
+        most.min(self.tile.end - row)
+    }
+
+    /// A row.
+    #[inline(always)]
+    pub fn row(&mut self, row: usize) -> Source<'_, E> {
+        let [source] = self.rows(row, 1);
+        source
+    }
+
+    /// `count` rows that can be had together; the last one over and over, if that is less than `N`.
+    #[inline(always)]
+    pub fn rows<const N: usize>(&mut self, row: usize, count: usize) -> [Source<'_, E>; N] {
+        let row_of = |index: usize| row + index.min(count - 1);
+        if self.view.is_dense() {
+            // SAFETY: `Call::from_raw` vouches for all that sizes and strides reach.
+            return from_fn(|i| unsafe { Source::from_raw(self.view.row_start(row_of(i)), self.view.width) });
+        }
+        if !self.tile.contains(&row) {
+            self.gather(row);
+        }
+        let (pitch, first) = (self.view.pitch(), self.tile.start);
+        from_fn(|i| Source::from(&self.buffer[(row_of(i) - first) * pitch..][..self.view.width]))
     }
 
     #[inline(never)]
@@ -354,19 +376,41 @@ pub struct Writer<'a, E> {
 }
 
 impl<E: Element> Writer<'_, E> {
-    /// A row: what is written to it arrives when it has been committed, and the rows gathered with it too.
+    /// How many rows, up to `most`, can be had together from `row` on.
     #[inline(always)]
-    pub fn row(&mut self, row: usize) -> Sink<'_, E> {
-        let width = self.view.width;
+    pub fn together(&mut self, row: usize, most: usize) -> usize {
         if self.view.is_dense() {
-            // SAFETY: `Call::from_raw` vouches for all that sizes and strides reach; this thread owns the row.
-            return unsafe { Sink::from_raw(self.view.row_start(row), width) }.streaming(self.streams);
+            return most;
         }
         if !self.tile.contains(&row) {
             self.tile = row..row + self.view.tile(row, self.end);
             self.buffer.resize(self.tile.len() * self.view.pitch(), E::default());
         }
-        Sink::from(&mut self.buffer[(row - self.tile.start) * self.view.pitch()..][..width])
+        most.min(self.tile.end - row)
+    }
+
+    /// A row: what is written to it arrives when it has been committed, and the rows gathered with it too.
+    #[inline(always)]
+    pub fn row(&mut self, row: usize) -> Sink<'_, E> {
+        let [sink] = self.rows(row);
+        sink
+    }
+
+    /// Rows that can be had together.
+    ///
+    /// # Panics
+    /// If they cannot.
+    #[inline(always)]
+    pub fn rows<const N: usize>(&mut self, row: usize) -> [Sink<'_, E>; N] {
+        let width = self.view.width;
+        if self.view.is_dense() {
+            // SAFETY: `Call::from_raw` vouches for all that sizes and strides reach; this thread owns the rows.
+            return from_fn(|i| unsafe { Sink::from_raw(self.view.row_start(row + i), width) }.streaming(self.streams));
+        }
+        assert!(self.together(row, N) == N);
+        let pitch = self.view.pitch();
+        let mut lying = self.buffer[(row - self.tile.start) * pitch..].chunks_mut(pitch);
+        from_fn(|_| Sink::from(lying.next().map_or(&mut [][..], |row| &mut row[..width])))
     }
 
     /// Says that a row is complete.

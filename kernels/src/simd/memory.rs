@@ -4,6 +4,7 @@
 //! pointers. A stage reads all it needs at an index before it writes there.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use super::isa::{self, CACHE_LINE, Line};
 use super::{Element, Isa, Lanes, Real};
@@ -44,12 +45,6 @@ impl<'a, E: Element> Source<'a, E> {
         unsafe { self.start.add(index).read() }.widen()
     }
 
-    /// Asks for the cache line of an element that will be needed soon; there need not be one.
-    #[inline(always)]
-    pub fn prefetch(self, index: usize) {
-        isa::prefetch(self.start.wrapping_add(index));
-    }
-
     /// The elements before and from `at` on.
     ///
     /// # Panics
@@ -59,6 +54,24 @@ impl<'a, E: Element> Source<'a, E> {
         assert!(at <= self.len);
         let rest = Source { start: self.start.wrapping_add(at), len: self.len - at, _memory: PhantomData };
         (Source { len: at, ..self }, rest)
+    }
+
+    /// The elements of a range.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    #[inline(always)]
+    pub fn part(self, range: Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= self.len);
+        Source { start: self.start.wrapping_add(range.start), len: range.len(), _memory: PhantomData }
+    }
+
+    /// Asks for these elements to be brought into the caches.
+    #[inline(always)]
+    pub fn prefetch(self) {
+        for at in (0..self.len).step_by(CACHE_LINE / size_of::<E>()) {
+            isa::prefetch(self.start.wrapping_add(at));
+        }
     }
 }
 
@@ -93,12 +106,6 @@ impl<'a, E: Element> Sink<'a, E> {
         Sink { streams, ..self }
     }
 
-    /// What has been written so far, to be read again.
-    #[inline(always)]
-    pub fn source(&self) -> Source<'_, E> {
-        Source { start: self.start, len: self.len, _memory: PhantomData }
-    }
-
     /// The elements before and from `at` on.
     ///
     /// # Panics
@@ -108,6 +115,16 @@ impl<'a, E: Element> Sink<'a, E> {
         assert!(at <= self.len);
         let rest = Sink { start: self.start.wrapping_add(at), len: self.len - at, ..self };
         (Sink { len: at, ..self }, rest)
+    }
+
+    /// The elements of a range.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    #[inline(always)]
+    pub fn part(&mut self, range: Range<usize>) -> Sink<'_, E> {
+        assert!(range.start <= range.end && range.end <= self.len);
+        Sink { start: self.start.wrapping_add(range.start), len: range.len(), ..*self }
     }
 
     /// The same run, borrowed for a shorter time.
@@ -124,7 +141,7 @@ impl<'a, E> From<&'a mut [E]> for Sink<'a, E> {
     }
 }
 
-/// Something a stage reads a vector of at every index: a run, a constant, or a tuple of those.
+/// Something a stage reads a vector of at every index: a run, a constant, or a tuple or an array of those.
 pub trait Load<S: Isa, R: Real> {
     /// What it gives.
     type Item: Copy;
@@ -145,13 +162,27 @@ pub trait Load<S: Isa, R: Real> {
     unsafe fn load_head(&self, simd: S, index: usize, count: usize) -> Self::Item;
 }
 
-/// The cache lines of a run.
-#[derive(Clone, Copy)]
-pub struct Lines {
-    /// Elements to be written before the first line: only what is written past the caches must start where a line does.
-    pub lead: usize,
-    /// Elements of a line.
-    pub line: usize,
+/// Whether a run can be written past the caches, in whole cache lines.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Streaming {
+    /// It goes along with others, and stays in the caches.
+    Indifferent,
+    /// It must not be, or cannot.
+    Never,
+    /// From this element on, where its first whole cache line is.
+    From(usize),
+}
+
+impl Streaming {
+    /// Of two runs that are written together.
+    #[inline(always)]
+    fn and(self, other: Streaming) -> Streaming {
+        match (self, other) {
+            (Streaming::Indifferent, other) | (other, Streaming::Indifferent) => other,
+            (one, other) if one == other => one,
+            _ => Streaming::Never,
+        }
+    }
 }
 
 /// A run that asks, as it is read, for what lies some elements further on: the next to be read after this run, so that
@@ -238,10 +269,13 @@ pub trait Store<S: Isa, R: Real> {
     /// Number of elements; `None` if any.
     fn extent(&self) -> Option<usize>;
 
-    /// The cache lines it wants to be written in; `None` if that does not matter.
+    /// Vectors that make a cache line.
+    const LINE: usize = 1;
+
+    /// Whether it can be written past the caches.
     #[inline(always)]
-    fn lines(&self) -> Option<Lines> {
-        None
+    fn streaming(&self) -> Streaming {
+        Streaming::Indifferent
     }
 
     /// Writes the vector at `index`.
@@ -250,7 +284,7 @@ pub trait Store<S: Isa, R: Real> {
     /// `index` plus the number of lanes is within the extent.
     unsafe fn store(&self, simd: S, index: usize, item: Self::Item);
 
-    /// Writes the `K` vectors from `index` on, past the caches if it wants that and they are a cache line.
+    /// Writes the `K` vectors from `index` on.
     ///
     /// # Safety
     /// `index` plus `K` times the number of lanes is within the extent.
@@ -260,6 +294,17 @@ pub trait Store<S: Isa, R: Real> {
             // SAFETY: the caller's promise.
             unsafe { self.store(simd, index + k * R::lanes::<S>(), item) };
         }
+    }
+
+    /// Writes the `K` vectors from `index` on: a cache line, past the caches unless it is indifferent.
+    ///
+    /// # Safety
+    /// `index` plus `K` times the number of lanes is within the extent; `K` is [`LINE`](Self::LINE), `index` is that of
+    /// [`Streaming::From`] or whole lines behind it.
+    #[inline(always)]
+    unsafe fn stream<const K: usize>(&self, simd: S, index: usize, items: [Self::Item; K]) {
+        // SAFETY: the caller's promise.
+        unsafe { self.store_line(simd, index, items) };
     }
 
     /// Writes the first `count` lanes at `index`.
@@ -298,10 +343,22 @@ impl<S: Isa, E: Element> Store<S, E::Real> for Sink<'_, E> {
         Some(self.len)
     }
 
+    const LINE: usize = match CACHE_LINE / size_of::<E>() * size_of::<E::Real>()
+        / size_of::<<E::Real as Real>::Vector<S>>()
+    {
+        // Not worth the code where vectors are short.
+        line @ 1..=4 if S::FUSED => line,
+        _ => 1,
+    };
+
     #[inline(always)]
-    fn lines(&self) -> Option<Lines> {
-        let before = self.start.addr().wrapping_neg() % CACHE_LINE / size_of::<E>();
-        Some(Lines { lead: if self.streams { before } else { 0 }, line: CACHE_LINE / size_of::<E>() })
+    fn streaming(&self) -> Streaming {
+        let is_line = <Self as Store<S, E::Real>>::LINE * E::Real::lanes::<S>() * size_of::<E>() == CACHE_LINE;
+        if self.streams && is_line {
+            Streaming::From((self.start.addr().wrapping_neg() % CACHE_LINE) / size_of::<E>())
+        } else {
+            Streaming::Never
+        }
     }
 
     #[inline(always)]
@@ -312,20 +369,22 @@ impl<S: Isa, E: Element> Store<S, E::Real> for Sink<'_, E> {
 
     #[inline(always)]
     unsafe fn store_line<const K: usize>(&self, simd: S, index: usize, items: [Self::Item; K]) {
-        let bytes = K * E::Real::lanes::<S>() * size_of::<E>();
         // SAFETY: the caller's promise, and that of whoever made this sink.
-        let to = unsafe { self.start.add(index) };
-        // Two sinks of one stage may be aligned differently.
-        if self.streams && to.addr().is_multiple_of(CACHE_LINE) && bytes == CACHE_LINE {
-            let mut line = Line::default();
-            // SAFETY: just checked, and as above; the items are a line.
-            unsafe {
-                E::store_all(simd, line.as_mut_ptr(), items);
-                simd.stream(to, &line);
-            }
-        } else {
-            // SAFETY: as above.
-            unsafe { E::store_all(simd, to, items) };
+        unsafe { E::store_all(simd, self.start.add(index), items) };
+    }
+
+    #[inline(always)]
+    unsafe fn stream<const K: usize>(&self, simd: S, index: usize, items: [Self::Item; K]) {
+        if K * E::Real::lanes::<S>() * size_of::<E>() != CACHE_LINE {
+            // What it is written with is of another type.
+            // SAFETY: the caller's promise.
+            return unsafe { self.store_line(simd, index, items) };
+        }
+        let mut line = Line::default();
+        // SAFETY: the caller's promise, and that of whoever made this sink; the items are a line.
+        unsafe {
+            E::store_all(simd, line.as_mut_ptr(), items);
+            simd.stream(self.start.add(index), &line);
         }
     }
 
@@ -337,6 +396,30 @@ impl<S: Isa, E: Element> Store<S, E::Real> for Sink<'_, E> {
             E::store(simd, lanes.as_mut_ptr(), item);
             simd.store_head(self.start.add(index), count, &lanes);
         }
+    }
+}
+
+/// A run that is to stay in the caches, whatever is written with it.
+pub struct Kept<'a, E>(pub Sink<'a, E>);
+
+impl<S: Isa, E: Element> Store<S, E::Real> for Kept<'_, E> {
+    type Item = Lanes<S, E::Real>;
+
+    #[inline(always)]
+    fn extent(&self) -> Option<usize> {
+        Some(self.0.len)
+    }
+
+    #[inline(always)]
+    unsafe fn store(&self, simd: S, index: usize, item: Self::Item) {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.store(simd, index, item) };
+    }
+
+    #[inline(always)]
+    unsafe fn store_head(&self, simd: S, index: usize, count: usize, item: Self::Item) {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.store_head(simd, index, count, item) };
     }
 }
 
@@ -395,12 +478,12 @@ pub trait Slot<S: Isa, R: Real> {
 
 impl<'a, S: Isa, R: Real> Slot<S, R> for &'a mut [R] {
     type Old = Source<'a, R>;
-    type New = Sink<'a, R>;
+    type New = Kept<'a, R>;
 
     #[inline(always)]
-    fn ends(self) -> (Source<'a, R>, Sink<'a, R>) {
+    fn ends(self) -> (Source<'a, R>, Kept<'a, R>) {
         let sink = Sink::from(self);
-        (Source { start: sink.start, len: sink.len, _memory: PhantomData }, sink)
+        (Source { start: sink.start, len: sink.len, _memory: PhantomData }, Kept(sink))
     }
 }
 
@@ -445,9 +528,11 @@ macro_rules! tuple {
                 common([$(self.$index.extent()),*])
             }
 
+            const LINE: usize = largest(&[$($name::LINE),*]);
+
             #[inline(always)]
-            fn lines(&self) -> Option<Lines> {
-                None $(.or(self.$index.lines()))*
+            fn streaming(&self) -> Streaming {
+                Streaming::Indifferent $(.and(self.$index.streaming()))*
             }
 
             #[inline(always)]
@@ -458,14 +543,14 @@ macro_rules! tuple {
 
             #[inline(always)]
             unsafe fn store_line<const K: usize>(&self, simd: S, index: usize, items: [Self::Item; K]) {
-                $(
-                    let mut part = [items[0].$index; K];
-                    for (part, item) in part.iter_mut().zip(items) {
-                        *part = item.$index;
-                    }
-                    // SAFETY: as above.
-                    unsafe { self.$index.store_line(simd, index, part) };
-                )*
+                // SAFETY: as above.
+                unsafe { $(self.$index.store_line::<K>(simd, index, array(#[inline(always)] |k| items[k].$index));)* }
+            }
+
+            #[inline(always)]
+            unsafe fn stream<const K: usize>(&self, simd: S, index: usize, items: [Self::Item; K]) {
+                // SAFETY: as above.
+                unsafe { $(self.$index.stream::<K>(simd, index, array(#[inline(always)] |k| items[k].$index));)* }
             }
 
             #[inline(always)]
@@ -481,6 +566,95 @@ tuple!(A 0, B 1, C 2);
 tuple!(A 0, B 1, C 2, D 3);
 tuple!(A 0, B 1, C 2, D 3, E 4);
 tuple!(A 0, B 1, C 2, D 3, E 4, F 5);
+
+impl<S: Isa, R: Real, L: Load<S, R>, const N: usize> Load<S, R> for [L; N] {
+    type Item = [L::Item; N];
+
+    #[inline(always)]
+    fn extent(&self) -> Option<usize> {
+        common::<N>(array(#[inline(always)] |i| self[i].extent()))
+    }
+
+    #[inline(always)]
+    unsafe fn load(&self, simd: S, index: usize) -> Self::Item {
+        // SAFETY: the caller's promise holds for every part, as `common` made sure.
+        array(#[inline(always)] |i| unsafe { self[i].load(simd, index) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_head(&self, simd: S, index: usize, count: usize) -> Self::Item {
+        // SAFETY: as above.
+        array(#[inline(always)] |i| unsafe { self[i].load_head(simd, index, count) })
+    }
+}
+
+impl<S: Isa, R: Real, T: Store<S, R>, const N: usize> Store<S, R> for [T; N] {
+    type Item = [T::Item; N];
+
+    const LINE: usize = T::LINE;
+
+    #[inline(always)]
+    fn streaming(&self) -> Streaming {
+        self.iter().fold(Streaming::Indifferent, |all, part| all.and(part.streaming()))
+    }
+
+    #[inline(always)]
+    unsafe fn store_line<const K: usize>(&self, simd: S, index: usize, items: [Self::Item; K]) {
+        for (i, part) in self.iter().enumerate() {
+            // SAFETY: as above.
+            unsafe { part.store_line::<K>(simd, index, array(#[inline(always)] |k| items[k][i])) };
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn stream<const K: usize>(&self, simd: S, index: usize, items: [Self::Item; K]) {
+        for (i, part) in self.iter().enumerate() {
+            // SAFETY: as above.
+            unsafe { part.stream::<K>(simd, index, array(#[inline(always)] |k| items[k][i])) };
+        }
+    }
+
+    #[inline(always)]
+    fn extent(&self) -> Option<usize> {
+        common::<N>(array(#[inline(always)] |i| self[i].extent()))
+    }
+
+    #[inline(always)]
+    unsafe fn store(&self, simd: S, index: usize, items: Self::Item) {
+        for (part, item) in self.iter().zip(items) {
+            // SAFETY: as above.
+            unsafe { part.store(simd, index, item) };
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_head(&self, simd: S, index: usize, count: usize, items: Self::Item) {
+        for (part, item) in self.iter().zip(items) {
+            // SAFETY: as above.
+            unsafe { part.store_head(simd, index, count, item) };
+        }
+    }
+}
+
+const fn largest(values: &[usize]) -> usize {
+    let (mut largest, mut i) = (0, 0);
+    while i < values.len() {
+        largest = if values[i] > largest { values[i] } else { largest };
+        i += 1;
+    }
+    largest
+}
+
+/// An array of at least one value. Unlike the standard library's functions for that, it is sure to be inlined, as
+/// [`Task::run`](super::Task::run) demands.
+#[inline(always)]
+pub fn array<T: Copy, const N: usize>(mut make: impl FnMut(usize) -> T) -> [T; N] {
+    let mut values = [make(0); N];
+    for (i, value) in values.iter_mut().enumerate().skip(1) {
+        *value = make(i);
+    }
+    values
+}
 
 /// The one length that all parts have.
 ///

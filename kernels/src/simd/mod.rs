@@ -20,7 +20,7 @@ pub use columns::{Column, STRIP, sum_columns};
 pub use element::Element;
 pub use isa::{CACHE_LINE, Isa, fence};
 pub use lanes::{Lanes, Real};
-pub use memory::{Discard, Load, Sink, Slot, Source, Splat, Store};
+pub use memory::{Discard, Kept, Load, Sink, Slot, Source, Splat, Store, array};
 pub use stages::{map, map_short, sum};
 
 /// An instruction set that the kernels are compiled for.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::memory::{Lines, common};
+use super::memory::{Streaming, array, common};
 use super::{Isa, Lanes, Load, Real, Store};
 
 /// Terms that one lane adds up before its sum moves on to `f64`.
@@ -74,17 +74,19 @@ pub fn map<S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>>(
     compute: impl Fn(L::Item) -> T::Item,
 ) {
     let n = common([from.extent(), to.extent()]).unwrap_or(0);
-    let Lines { lead, line } = to.lines().unwrap_or(Lines { lead: 0, line: R::lanes::<S>() });
-    let lead = lead.min(n);
-    let lines = lead..lead + (n - lead) / line * line;
-    for range in [0..lead, lines.end..n] {
+    let line = T::LINE * R::lanes::<S>();
+    let (first, streams) = match to.streaming() {
+        Streaming::From(first) if first < n => (first, true),
+        _ => (0, false),
+    };
+    let lines = first..first + (n - first) / line * line;
+    for range in [0..lines.start, lines.end..n] {
         map_range(simd, range, &from, &to, &compute);
     }
-    match line / R::lanes::<S>() {
-        1 => map_lines::<1, S, R, L, T>(simd, lines, &from, &to, &compute),
-        2 => map_lines::<2, S, R, L, T>(simd, lines, &from, &to, &compute),
-        4 => map_lines::<4, S, R, L, T>(simd, lines, &from, &to, &compute),
-        _ => map_range(simd, lines, &from, &to, &compute),
+    match T::LINE {
+        4 => map_lines::<4, S, R, L, T>(simd, lines, streams, &from, &to, &compute),
+        2 => map_lines::<2, S, R, L, T>(simd, lines, streams, &from, &to, &compute),
+        _ => map_lines::<1, S, R, L, T>(simd, lines, streams, &from, &to, &compute),
     }
 }
 
@@ -122,28 +124,29 @@ fn map_range<S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>>(
     }
 }
 
-/// Whole cache lines of `K` vectors, within the extent: half-precision vectors are packed together, and what is written
-/// past the caches goes by lines.
+/// Whole lines of `K` vectors within the extent: half-precision vectors are packed together, and what is written past
+/// the caches goes by cache lines.
 #[inline(always)]
 fn map_lines<const K: usize, S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>>(
     simd: S,
     lines: Range<usize>,
+    streams: bool,
     from: &L,
     to: &T,
     compute: &impl Fn(L::Item) -> T::Item,
 ) {
     let lanes = R::lanes::<S>();
     let mut i = lines.start;
-    while i < lines.end {
-        // SAFETY: the range is of whole lines within both extents, which `map` made sure are the same.
-        unsafe {
-            // Not `array::from_fn`, in which the closure would not be compiled for the instruction set.
-            let mut items = [compute(from.load(simd, i)); K];
-            for (k, item) in items.iter_mut().enumerate().skip(1) {
-                *item = compute(from.load(simd, i + k * lanes));
-            }
-            to.store_line(simd, i, items);
+    if streams {
+        while i < lines.end {
+            // SAFETY: the lines are within both extents, which `map` made sure are the same, and where `to` said.
+            unsafe { to.stream::<K>(simd, i, array(#[inline(always)] |k| compute(from.load(simd, i + k * lanes)))) };
+            i += K * lanes;
         }
+    }
+    while i < lines.end {
+        // SAFETY: as above.
+        unsafe { to.store_line::<K>(simd, i, array(#[inline(always)] |k| compute(from.load(simd, i + k * lanes)))) };
         i += K * lanes;
     }
 }

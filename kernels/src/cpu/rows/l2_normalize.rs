@@ -16,11 +16,12 @@
 //!
 //! **Source.** `torch.nn.functional.normalize` with p = 2.
 
-use super::{Job, Room, RowKernel, Rows, Sums, run};
+use super::rms_norm::projection;
+use super::{Gradient, Operator, Parameters, Rows};
 use crate::abi::{Call, Refusal};
-use crate::cpu::arguments::{eps, for_data_type};
-use crate::cpu::moments::{Attempt, Scaling, attempt, squares};
-use crate::simd::{Element, Isa, Lanes, Real, Sink, Source, map, sum};
+use crate::cpu::arguments::{Param, eps, for_data_type};
+use crate::cpu::moments::{Scaling, squares};
+use crate::simd::{Element, Isa, Lanes, Real, Source};
 
 /// `x` -> `y`
 ///
@@ -38,7 +39,19 @@ pub fn backward(call: &Call<'_>) -> Result<(), Refusal> {
     for_data_type!(call, backward_typed)
 }
 
-/// The least divisor.
+fn forward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
+    let rows = Rows::new(call, 1)?;
+    let (parameters, operator) = Floor::new(call, &rows)?;
+    rows.forward::<D, _>(&parameters, &operator)
+}
+
+fn backward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
+    let rows = Rows::new(call, 1)?;
+    let (parameters, operator) = Floor::new(call, &rows)?;
+    rows.backward::<D, _>(&parameters, &operator)
+}
+
+/// Division by the norm, or by the least divisor.
 struct Floor(f64);
 
 /// The norm of a row and the least divisor, both as the row is scaled.
@@ -48,14 +61,22 @@ struct Norm {
     floor: f64,
 }
 
-impl Norm {
-    /// `None` if the sum of squares is not to be trusted; its error does not matter where the floor is far above.
-    #[inline(always)]
-    fn new<S: Isa, E: Element>(simd: S, x: Source<'_, E>, floor: f64, scaling: Scaling) -> Option<Self> {
-        let total = squares(simd, x);
-        scaling.accepts::<E::Real>(total).then(|| Norm { norm: total.sqrt(), floor: floor * scaling.scale })
+impl Floor {
+    /// Squares are compared with the square of the floor.
+    fn new<'a, R: Real>(call: &Call<'_>, rows: &Rows<'_>) -> Result<(Parameters<'a, R>, Self), Refusal> {
+        let (floor, one) = (eps(call)?, vec![R::from_f64(1.0); rows.width]);
+        Ok((Parameters { eps: floor * floor, weight: Param::Owned(one), bias: Param::Owned(Vec::new()) }, Floor(floor)))
     }
 
+    /// `None` if the sum of squares is not to be trusted; its error does not matter where the floor is far above.
+    #[inline(always)]
+    fn norm<S: Isa, E: Element>(&self, simd: S, x: Source<'_, E>, scaling: Scaling) -> Option<Norm> {
+        let total = squares(simd, x);
+        scaling.accepts::<E::Real>(total).then(|| Norm { norm: total.sqrt(), floor: self.0 * scaling.scale })
+    }
+}
+
+impl Norm {
     /// A norm of NaN stays one.
     #[inline(always)]
     fn divisor(self) -> f64 {
@@ -63,85 +84,35 @@ impl Norm {
     }
 }
 
-fn forward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
-    let rows = Rows::new(call, 1)?;
-    let job = Job { inputs: [rows.input::<D>("x")?], outputs: [rows.output("y")?] };
-    run(&rows, &job, [None, None], &Floor(eps(call)?))
-}
+impl<R: Real> Operator<R> for Floor {
+    type Statistic = R;
 
-impl<D: Element> RowKernel<D, 1, 1> for Floor {
     #[inline(always)]
-    fn row<S: Isa>(
-        &self,
-        simd: S,
-        room: &mut Room<D::Real>,
-        [x]: [Source<'_, D>; 1],
-        [y]: [Sink<'_, D>; 1],
-        _: Sums<'_, D::Real>,
-    ) {
-        attempt(simd, x, self.0 * self.0, &mut room.scaled, Forward { y, floor: self.0 });
+    fn measure<S: Isa, E: Element<Real = R>>(&self, simd: S, x: Source<'_, E>, scaling: Scaling) -> Option<R> {
+        self.norm(simd, x, scaling).map(|norm| R::from_f64(norm.divisor()))
     }
-}
 
-/// One row forward.
-struct Forward<'a, D> {
-    y: Sink<'a, D>,
-    floor: f64,
-}
-
-impl<D: Element> Attempt<D::Real> for Forward<'_, D> {
     #[inline(always)]
-    fn attempt<S: Isa, E: Element<Real = D::Real>>(&mut self, simd: S, x: Source<'_, E>, scaling: Scaling) -> bool {
-        let Some(norm) = Norm::new(simd, x, self.floor, scaling) else { return false };
-        let divisor = Lanes::splat(simd, D::Real::from_f64(norm.divisor()));
-        map(simd, x, self.y.reborrow(), |x| x / divisor);
-        true
+    fn normalized<S: Isa>(&self, simd: S, divisor: R) -> impl Fn(Lanes<S, R>) -> Lanes<S, R> + Copy {
+        let divisor = Lanes::splat(simd, divisor);
+        move |x| x / divisor
     }
-}
 
-fn backward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
-    let rows = Rows::new(call, 1)?;
-    let job = Job { inputs: [rows.input::<D>("dy")?, rows.input("x")?], outputs: [rows.output("dx")?] };
-    run(&rows, &job, [None, None], &Floor(eps(call)?))
-}
-
-impl<D: Element> RowKernel<D, 2, 1> for Floor {
-    #[inline(always)]
-    fn row<S: Isa>(
-        &self,
-        simd: S,
-        room: &mut Room<D::Real>,
-        [dy, x]: [Source<'_, D>; 2],
-        [dx]: [Sink<'_, D>; 1],
-        _: Sums<'_, D::Real>,
-    ) {
-        attempt(simd, x, self.0 * self.0, &mut room.scaled, Backward { dy, dx, floor: self.0 });
-    }
-}
-
-/// One row backward.
-struct Backward<'a, D> {
-    dy: Source<'a, D>,
-    dx: Sink<'a, D>,
-    floor: f64,
-}
-
-impl<R: Real, D: Element<Real = R>> Attempt<R> for Backward<'_, D> {
     /// `dx = (dy - x_hat * sum(dy * x_hat)) / divisor` with `x_hat = x / divisor`; the second term only where the
     /// norm is the divisor, and not 0.
     #[inline(always)]
-    fn attempt<S: Isa, E: Element<Real = R>>(&mut self, simd: S, x: Source<'_, E>, scaling: Scaling) -> bool {
-        let Some(norm) = Norm::new(simd, x, self.floor, scaling) else { return false };
-        let divisor = Lanes::splat(simd, R::from_f64(norm.divisor()));
-        let unscaled = Lanes::splat(simd, R::from_f64(norm.divisor() / scaling.scale));
-        let dx = self.dx.reborrow();
-        if norm.norm >= norm.floor && norm.norm != 0.0 {
-            let [b] = sum(simd, (self.dy, x), |(dy, x), [b]| [dy.mul_add(x / divisor, b)]);
-            let b = Lanes::splat(simd, R::from_f64(b));
-            map(simd, (self.dy, x), dx, |(dy, x)| (dy - (x / divisor) * b) / unscaled);
-        } else {
-            map(simd, self.dy, dx, |dy| dy / unscaled);
-        }
-        true
+    fn gradient<S: Isa, E: Element<Real = R>, D: Element<Real = R>>(
+        &self,
+        simd: S,
+        dy: Source<'_, D>,
+        x: Source<'_, E>,
+        weight: Source<'_, R>,
+        scaling: Scaling,
+    ) -> Option<Gradient<R>> {
+        let norm = self.norm(simd, x, scaling)?;
+        let rstd = 1.0 / norm.divisor();
+        let is_coupled = norm.norm >= norm.floor && norm.norm != 0.0;
+        let sum = if is_coupled { projection(simd, dy, x, weight, rstd) } else { 0.0 };
+        Some(Gradient::scaled(rstd, sum, scaling))
     }
 }

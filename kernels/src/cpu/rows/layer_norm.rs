@@ -15,11 +15,11 @@
 //!
 //! **Source.** Ba, Kiros, Hinton: Layer Normalization, arXiv:1607.06450.
 
-use super::{Affine, Gradient, Job, Normalization, Room, RowKernel, Rows, Sums, affine, run};
+use super::{Gradient, Operator, Rows};
 use crate::abi::{Call, Refusal};
 use crate::cpu::arguments::for_data_type;
-use crate::cpu::moments::{Attempt, Moments, Scaling, attempt};
-use crate::simd::{Discard, Element, Isa, Lanes, Load, Real, Sink, Source, Splat, sum};
+use crate::cpu::moments::{Moments, Scaling};
+use crate::simd::{Element, Isa, Lanes, Real, Source, sum};
 
 /// `x`, `weight`?, `bias`? -> `y`
 ///
@@ -39,123 +39,73 @@ pub fn backward(call: &Call<'_>) -> Result<(), Refusal> {
 
 fn forward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
     let rows = Rows::normalized(call)?;
-    let job = Job { inputs: [rows.input::<D>("x")?], outputs: [rows.output("y")?] };
-    run(&rows, &job, [None, None], &rows.normalization::<D, _>(())?)
-}
-
-impl<D: Element> RowKernel<D, 1, 1> for Normalization<'_, D::Real> {
-    #[inline(always)]
-    fn row<S: Isa>(
-        &self,
-        simd: S,
-        room: &mut Room<D::Real>,
-        [x]: [Source<'_, D>; 1],
-        [y]: [Sink<'_, D>; 1],
-        _: Sums<'_, D::Real>,
-    ) {
-        attempt(simd, x, self.eps, &mut room.scaled, Forward { y, affine: &self.affine });
-    }
-}
-
-/// One row forward.
-pub(super) struct Forward<'a, D: Element> {
-    pub y: Sink<'a, D>,
-    pub affine: &'a Affine<'a, D::Real>,
-}
-
-impl<D: Element> Attempt<D::Real> for Forward<'_, D> {
-    #[inline(always)]
-    fn attempt<S: Isa, E: Element<Real = D::Real>>(&mut self, simd: S, x: Source<'_, E>, scaling: Scaling) -> bool {
-        let moments = Moments::new(simd, x, scaling.eps);
-        if !scaling.accepts::<D::Real>(moments.variance) {
-            return false;
-        }
-        affine(simd, x, self.y.reborrow(), self.affine, moments.normalized(simd));
-        true
-    }
+    rows.forward::<D, _>(&rows.parameters::<D>(true)?, &LayerNorm)
 }
 
 fn backward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
     let rows = Rows::normalized(call)?;
-    let job = Job { inputs: [rows.input::<D>("dy")?, rows.input("x")?], outputs: [rows.output("dx")?] };
-    run(&rows, &job, rows.param_outputs()?, &rows.normalization::<D, _>(())?)
+    rows.backward::<D, _>(&rows.parameters::<D>(true)?, &LayerNorm)
 }
 
-impl<D: Element> RowKernel<D, 2, 1> for Normalization<'_, D::Real> {
+/// Normalization by mean and variance.
+pub(super) struct LayerNorm;
+
+/// `x_hat = (x - centre) * rstd + offset`: the rounding error of the mean goes with the offset.
+#[derive(Clone, Copy)]
+pub(super) struct Line<R> {
+    centre: R,
+    rstd: R,
+    offset: R,
+}
+
+impl<R: Real> Line<R> {
+    #[inline(always)]
+    fn new(moments: &Moments<R>) -> Self {
+        let offset = R::from_f64(-(moments.lo.to_f64() * moments.rstd.to_f64()));
+        Line { centre: moments.hi, rstd: moments.rstd, offset }
+    }
+}
+
+impl<R: Real> Operator<R> for LayerNorm {
+    type Statistic = Line<R>;
+
+    const SHARES: bool = true;
     const HAS_BIAS: bool = true;
 
     #[inline(always)]
-    fn row<S: Isa>(
-        &self,
-        simd: S,
-        room: &mut Room<D::Real>,
-        [dy, x]: [Source<'_, D>; 2],
-        [dx]: [Sink<'_, D>; 1],
-        sums: Sums<'_, D::Real>,
-    ) {
-        let more = Splat(D::Real::from_f64(-0.0));
-        attempt(simd, x, self.eps, &mut room.scaled, Backward { dy, more, dx, affine: &self.affine, sums });
+    fn measure<S: Isa, E: Element<Real = R>>(&self, simd: S, x: Source<'_, E>, scaling: Scaling) -> Option<Line<R>> {
+        let moments = Moments::new(simd, x, scaling.eps);
+        scaling.accepts::<R>(moments.variance).then(|| Line::new(&moments))
     }
-}
 
-/// One row backward; `more` is added to `dx`.
-pub(super) struct Backward<'a, D: Element, M> {
-    pub dy: Source<'a, D>,
-    pub more: M,
-    pub dx: Sink<'a, D>,
-    pub affine: &'a Affine<'a, D::Real>,
-    pub sums: Sums<'a, D::Real>,
-}
+    #[inline(always)]
+    fn normalized<S: Isa>(&self, simd: S, line: Line<R>) -> impl Fn(Lanes<S, R>) -> Lanes<S, R> + Copy {
+        let (centre, rstd) = (Lanes::splat(simd, line.centre), Lanes::splat(simd, line.rstd));
+        let offset = Lanes::splat(simd, line.offset);
+        move |x| (x - centre).mul_add(rstd, offset)
+    }
 
-impl<R: Real, D: Element<Real = R>, M: Addend<R>> Attempt<R> for Backward<'_, D, M> {
     /// `dx = (g - mean(g) - x_hat * mean(g * x_hat)) * rstd` with `g = dy * weight`.
     #[inline(always)]
-    fn attempt<S: Isa, E: Element<Real = R>>(&mut self, simd: S, x: Source<'_, E>, scaling: Scaling) -> bool {
+    fn gradient<S: Isa, E: Element<Real = R>, D: Element<Real = R>>(
+        &self,
+        simd: S,
+        dy: Source<'_, D>,
+        x: Source<'_, E>,
+        weight: Source<'_, R>,
+        scaling: Scaling,
+    ) -> Option<Gradient<R>> {
         let moments = Moments::new(simd, x, scaling.eps);
         if !scaling.accepts::<R>(moments.variance) {
-            return false;
+            return None;
         }
-        let from = (self.dy, x, self.affine.weight.source());
         let x_hat = moments.normalized(simd);
-        let [a, b] = sum(simd, from, |(dy, x, w), [a, b]| {
+        let [a, b] = sum(simd, (dy, x, weight), |(dy, x, w), [a, b]| {
             let g = dy * w;
             [a + g, g.mul_add(x_hat(x), b)]
         });
-        let n = x.len() as f64;
-        let gradient = Gradient {
-            hi: moments.hi,
-            lo: moments.lo,
-            rstd: moments.rstd,
-            a: R::from_f64(a / n),
-            b: R::from_f64(b / n),
-            scale: R::from_f64(moments.rstd.to_f64() * scaling.scale),
-        };
-        let (more, dx) = (self.more.lanes::<S>(), self.dx.reborrow());
-        match &mut self.sums {
-            Some(sums) => {
-                gradient.apply(simd, from, more, dx, (&mut *sums.weight, &mut *sums.bias), |x_hat| x_hat);
-            }
-            None => gradient.apply(simd, from, more, dx, (Discard, Discard), |x_hat| x_hat),
-        }
-        true
-    }
-}
-
-/// What is added to a gradient before it is rounded: something to load, on any instruction set.
-pub(super) trait Addend<R: Real>: Copy {
-    fn lanes<S: Isa>(self) -> impl Load<S, R, Item = Lanes<S, R>>;
-}
-
-impl<D: Element> Addend<D::Real> for Source<'_, D> {
-    #[inline(always)]
-    fn lanes<S: Isa>(self) -> impl Load<S, D::Real, Item = Lanes<S, D::Real>> {
-        self
-    }
-}
-
-impl<R: Real> Addend<R> for Splat<R> {
-    #[inline(always)]
-    fn lanes<S: Isa>(self) -> impl Load<S, R, Item = Lanes<S, R>> {
-        self
+        let (n, Line { centre, rstd, offset }) = (x.len() as f64, Line::new(&moments));
+        let scale = R::from_f64(rstd.to_f64() * scaling.scale);
+        Some(Gradient { centre, rstd, offset, a: R::from_f64(-(a / n)), b: R::from_f64(-(b / n)), scale })
     }
 }

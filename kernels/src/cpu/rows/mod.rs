@@ -1,31 +1,37 @@
 //! Operators whose statistics are taken along the last axes: each row of the data is normalized by itself.
 //!
-//! The reductions are in [`moments`](super::moments); [`affine`] is the map stage forward, [`gradient`] the one
-//! backward; [`run`] goes over the rows. An operator's file says what they are given.
+//! An operator measures a row ([`Operator::measure`]), and says what its statistic makes of an element
+//! ([`Operator::normalized`]); backward, what makes the gradient ([`Operator::gradient`]). The loops over rows and
+//! elements are in [`forward`] and [`backward`].
 
 pub mod add_layer_norm;
 pub mod add_rms_norm;
 pub mod crms_norm;
-mod gradient;
+mod backward;
+mod forward;
 pub mod l2_normalize;
 pub mod layer_norm;
 pub mod partial_rms_norm;
 pub mod rms_norm;
 
+use std::array::from_fn;
+
 use super::arguments::{Param, ParamOutput, eps, expect_sizes, param, sizes};
-use super::moments::Total;
-use super::parallel;
-use super::views::{Input, Output, streams, writers};
+use super::moments::Scaling;
+use super::views::{CACHE_LINE, Input, Output};
 use crate::abi::{Call, Refusal};
-use crate::simd::{self, Element, InstructionSet, Isa, Lanes, Real, Sink, Source, Task, map};
+use crate::simd::{Element, Isa, Kept, Lanes, Real, Sink, Source, map};
 
-pub use gradient::Gradient;
+pub use backward::Gradient;
 
-/// The most rows that add up their share of a parameter's gradient in the working precision, before `f64`.
-const MAX_BLOCK: usize = 64;
+/// The most bytes of one tensor's tile: a tile is measured before it is mapped, and should stay in a cache meanwhile.
+const TILE_BYTES: usize = 1 << 18;
 
-/// Elements of such a block: enough to be worth a row of sums, few enough for the threads to share the blocks.
-const BLOCK_ELEMENTS: usize = 1 << 17;
+/// Columns that a tile is mapped in at a time, where the next tile is fetched meanwhile.
+const COLUMNS: usize = 256;
+
+/// The least bytes of a call's tensors for which fetching ahead pays: what does not fit in a core's own caches.
+const FETCH_BYTES: usize = 1 << 20;
 
 /// The rows of a call.
 pub struct Rows<'a> {
@@ -77,7 +83,7 @@ impl<'a> Rows<'a> {
     ///
     /// # Errors
     /// If it is missing or not like `x`.
-    pub fn input<D: Element>(&self, name: &str) -> Result<Input<'a, D>, Refusal> {
+    fn input<D: Element>(&self, name: &str) -> Result<Input<'a, D>, Refusal> {
         let tensor = self.call.required_input(name)?;
         expect_sizes(name, &tensor, self.shape)?;
         let axes = self.axes();
@@ -89,7 +95,7 @@ impl<'a> Rows<'a> {
     ///
     /// # Errors
     /// If it is missing or not like `x`.
-    pub fn output<D: Element>(&self, name: &str) -> Result<Output<'a, D>, Refusal> {
+    fn output<D: Element>(&self, name: &str) -> Result<Output<'a, D>, Refusal> {
         let tensor = self.call.required_output(name)?;
         expect_sizes(name, &tensor, self.shape)?;
         let axes = self.axes();
@@ -97,217 +103,223 @@ impl<'a> Rows<'a> {
         Output::new(name, &tensor, tensor.shape, tensor.strides, outer, inner)
     }
 
-    /// Weight and bias, those that are there.
+    /// `eps`, weight and bias, those that are there.
     ///
     /// # Errors
-    /// If their sizes or types do not fit.
-    fn affine<D: Element>(&self) -> Result<Affine<'a, D::Real>, Refusal> {
-        Ok(Affine {
+    /// If `eps` is not as it should be, or sizes or types of the others do not fit.
+    pub fn parameters<D: Element>(&self, has_bias: bool) -> Result<Parameters<'a, D::Real>, Refusal> {
+        Ok(Parameters {
+            eps: eps(self.call)?,
             weight: param::<D>(self.call, "weight", self.row_sizes(), 1.0)?,
-            // x + (-0) is x, for every x.
-            bias: param::<D>(self.call, "bias", self.row_sizes(), -0.0)?,
+            bias: if has_bias {
+                // x + (-0) is x, for every x.
+                param::<D>(self.call, "bias", self.row_sizes(), -0.0)?
+            } else {
+                Param::Owned(Vec::new())
+            },
         })
-    }
-
-    /// The operator with its parameters.
-    ///
-    /// # Errors
-    /// If `eps` or a parameter is not as it should be.
-    pub fn normalization<D: Element, A>(&self, detail: A) -> Result<Normalization<'a, D::Real, A>, Refusal> {
-        Ok(Normalization { eps: eps(self.call)?, affine: self.affine::<D>()?, detail })
     }
 
     /// The gradients of the parameters that are asked for.
     ///
     /// # Errors
     /// If one's sizes do not fit.
-    pub fn param_outputs(&self) -> Result<[Option<ParamOutput<'a>>; 2], Refusal> {
+    fn param_outputs(&self) -> Result<[Option<ParamOutput<'a>>; 2], Refusal> {
         Ok([
             ParamOutput::find(self.call, "dweight", self.row_sizes())?,
             ParamOutput::find(self.call, "dbias", self.row_sizes())?,
         ])
     }
 
-    /// Threads to use.
-    pub fn threads(&self) -> usize {
-        self.call.threads()
+    /// `x` -> `y`
+    ///
+    /// # Errors
+    /// If a tensor is missing or not like `x`.
+    pub fn forward<D: Element, O: Operator<D::Real>>(
+        &self,
+        parameters: &Parameters<'_, D::Real>,
+        operator: &O,
+    ) -> Result<(), Refusal> {
+        let (x, y) = (self.input::<D>("x")?, self.output("y")?);
+        forward::forward(self, [x], [y], Sum::Unrounded, parameters, operator);
+        Ok(())
+    }
+
+    /// `dy`, `x` -> `dx`, `dweight`?, `dbias`?
+    ///
+    /// # Errors
+    /// If a tensor is missing or not like `x`, or a gradient of a parameter has other sizes.
+    pub fn backward<D: Element, O: Operator<D::Real>>(
+        &self,
+        parameters: &Parameters<'_, D::Real>,
+        operator: &O,
+    ) -> Result<(), Refusal> {
+        let inputs = [self.input::<D>("dy")?, self.input("x")?];
+        backward::backward(self, inputs, [self.output("dx")?], Sum::Unrounded, parameters, operator)
+    }
+
+    /// `x`, `residual` -> `y`, `residual_out`: their sum is normalized.
+    ///
+    /// # Errors
+    /// If a tensor is missing or not like `x`, or the attribute `sum` is not one of its words.
+    pub fn add_forward<D: Element, O: Operator<D::Real>>(
+        &self,
+        parameters: &Parameters<'_, D::Real>,
+        operator: &O,
+    ) -> Result<(), Refusal> {
+        let inputs = [self.input::<D>("x")?, self.input("residual")?];
+        let outputs = [self.output("y")?, self.output("residual_out")?];
+        forward::forward(self, inputs, outputs, Sum::new(self.call)?, parameters, operator);
+        Ok(())
+    }
+
+    /// `dy`, `dresidual_out`, `x`, `residual` -> `dx`, `dresidual`, `dweight`?, `dbias`?
+    ///
+    /// # Errors
+    /// As for [`backward`](Self::backward), and [`add_forward`](Self::add_forward).
+    pub fn add_backward<D: Element, O: Operator<D::Real>>(
+        &self,
+        parameters: &Parameters<'_, D::Real>,
+        operator: &O,
+    ) -> Result<(), Refusal> {
+        let inputs =
+            [self.input::<D>("dy")?, self.input("dresidual_out")?, self.input("x")?, self.input("residual")?];
+        let outputs = [self.output("dx")?, self.output("dresidual")?];
+        backward::backward(self, inputs, outputs, Sum::new(self.call)?, parameters, operator)
+    }
+
+    /// Rows that go through the stages together, if they can: a tile must stay in a cache, and if outputs are written past
+    /// the caches, all its rows must have their cache lines at the same places.
+    fn tile<D: Element>(&self, most: usize, streams: bool) -> usize {
+        let bytes = self.width * size_of::<D>();
+        if most * bytes > TILE_BYTES || (streams && !bytes.is_multiple_of(CACHE_LINE)) { 1 } else { most }
+    }
+
+    /// Whether rows are to be fetched ahead, with `tensors` of them in a call.
+    fn fetches<D: Element>(&self, tensors: usize) -> bool {
+        self.count.saturating_mul(self.width).saturating_mul(tensors * size_of::<D>()) >= FETCH_BYTES
     }
 }
 
-/// The parameters of a row; those that are absent do nothing.
-pub struct Affine<'a, R> {
-    /// Factor per element.
+/// The parameters of a call; those that are absent do nothing.
+pub struct Parameters<'a, R> {
+    /// Added under the root.
+    pub eps: f64,
+    /// Factor per element of a row.
     pub weight: Param<'a, R>,
-    /// Term per element.
+    /// Term per element of a row.
     pub bias: Param<'a, R>,
 }
 
-/// Room for rows, per thread.
-#[derive(Default)]
-pub struct Room<R> {
-    /// The sum of two inputs.
-    pub sum: Vec<R>,
-    /// A rescaled row.
-    pub scaled: Vec<R>,
-}
+/// An operator: what it measures of a row, and how it normalizes by that.
+pub trait Operator<R: Real>: Sync {
+    /// What normalizing an element takes.
+    type Statistic: Copy;
 
-/// The running sums of the gradients of the parameters, if any is wanted.
-pub type Sums<'a, R> = Option<ParamSums<'a, R>>;
-
-/// The running sums of the gradients of the parameters.
-pub struct ParamSums<'a, R> {
-    /// Of `dy * x_hat`.
-    pub weight: &'a mut [R],
-    /// Of `dy`; empty if the operator has no bias.
-    pub bias: &'a mut [R],
-}
-
-/// An operator and its parameters, for one call.
-pub struct Normalization<'a, R, A = ()> {
-    /// Added under the root.
-    pub eps: f64,
-    /// Weight and bias.
-    pub affine: Affine<'a, R>,
-    /// What else the operator needs to know.
-    pub detail: A,
-}
-
-/// What an operator does with one row.
-pub trait RowKernel<D: Element, const N: usize, const M: usize>: Sync {
     /// Whether there is a bias.
     const HAS_BIAS: bool = false;
+    /// Whether the statistic may come from a part of the row.
+    const IS_PARTIAL: bool = false;
+    /// Whether rows go through the map stage together, where there are registers for that: pays where they share weight
+    /// and bias, or the sums of gradients.
+    const SHARES: bool = false;
+    /// Whether half-precision data may be rounded before the weight.
+    const ROUNDS: bool = false;
 
-    /// Computes the outputs of a row, at least one element long. Inputs may be the same memory as outputs: all that is
-    /// needed of an input must be read before an output is written, except by the last stage.
-    fn row<S: Isa>(
+    /// Whether they are.
+    fn rounds(&self) -> bool {
+        false
+    }
+
+    /// How many elements, from the first on, the statistic of a row of `width` comes from.
+    fn measured(&self, width: usize) -> usize {
+        width
+    }
+
+    /// Measures a row, at least one element long; `None` if `scaling` does not accept its squares.
+    fn measure<S: Isa, E: Element<Real = R>>(
         &self,
         simd: S,
-        room: &mut Room<D::Real>,
-        inputs: [Source<'_, D>; N],
-        outputs: [Sink<'_, D>; M],
-        sums: Sums<'_, D::Real>,
-    );
+        x: Source<'_, E>,
+        scaling: Scaling,
+    ) -> Option<Self::Statistic>;
+
+    /// What stands before weight and bias.
+    fn normalized<S: Isa>(&self, simd: S, statistic: Self::Statistic) -> impl Fn(Lanes<S, R>) -> Lanes<S, R> + Copy;
+
+    /// Measures a row and the gradient that comes to it; `None` as for [`measure`](Self::measure).
+    fn gradient<S: Isa, E: Element<Real = R>, D: Element<Real = R>>(
+        &self,
+        simd: S,
+        dy: Source<'_, D>,
+        x: Source<'_, E>,
+        weight: Source<'_, R>,
+        scaling: Scaling,
+    ) -> Option<Gradient<R>>;
 }
 
-/// The tensors of a call.
-pub struct Job<'a, D, const N: usize, const M: usize> {
-    /// Read.
-    pub inputs: [Input<'a, D>; N],
-    /// Written.
-    pub outputs: [Output<'a, D>; M],
+/// How the sum of two inputs is taken.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Sum {
+    /// As stored.
+    Rounded,
+    /// In the working precision.
+    Unrounded,
 }
 
-/// Calls `kernel` for every row, and adds up the gradients of weight and bias, if `params` wants them.
-///
-/// Rows are taken in blocks whose size depends on the shape alone. A block's share of the gradients of the parameters
-/// is added up row by row in the working precision, the blocks in their order in `f64`: the same sums for any number of
-/// threads.
-///
-/// # Errors
-/// If the gradients of the parameters cannot be written.
-pub fn run<D, K, const N: usize, const M: usize>(
-    rows: &Rows<'_>,
-    job: &Job<'_, D, N, M>,
-    params: [Option<ParamOutput<'_>>; 2],
-    kernel: &K,
-) -> Result<(), Refusal>
-where
-    D: Element,
-    K: RowKernel<D, N, M>,
-{
-    let (count, width) = (rows.count, rows.width);
-    let any = params.iter().any(Option::is_some);
-    let wanted = [any, any && K::HAS_BIAS];
-    let block = (BLOCK_ELEMENTS / width.max(1)).clamp(8, MAX_BLOCK);
-    let blocks = if width == 0 { 0 } else { count.div_ceil(block) };
-    let mut partial = wanted.map(|wanted| vec![D::Real::default(); if wanted { blocks * width } else { 0 }]);
-    let set = InstructionSet::current();
-    let [weight, bias] = &mut partial;
-    let mut rest = (&mut weight[..], &mut bias[..]);
-    let streams = streams(job.inputs.each_ref(), job.outputs.each_ref());
-    let mut parts = parallel::Parts::new();
-    for range in parallel::divide(rows.threads(), blocks, block * width) {
-        let share = range.len() * width;
-        let (weight, weight_rest) = rest.0.split_at_mut(if wanted[0] { share } else { 0 });
-        let (bias, bias_rest) = rest.1.split_at_mut(if wanted[1] { share } else { 0 });
-        rest = (weight_rest, bias_rest);
-        parts.push(Part {
-            job,
-            kernel,
-            streams,
-            rows: range.start * block..count.min(range.end * block),
-            block,
-            width,
-            weight,
-            bias,
-        });
-    }
-    parallel::each(parts, |part| simd::run(set, part));
-    for (output, partial) in params.iter().zip(&partial) {
-        let Some(output) = output else { continue };
-        let mut totals = vec![Total::default(); width];
-        for block in partial.chunks_exact(width.max(1)) {
-            totals.iter_mut().zip(block).for_each(|(total, share)| total.add(share.to_f64()));
+impl Sum {
+    /// The attribute `sum`.
+    ///
+    /// # Errors
+    /// If it is missing or another word.
+    pub fn new(call: &Call<'_>) -> Result<Self, Refusal> {
+        match call.text("sum")? {
+            "rounded" => Ok(Sum::Rounded),
+            "unrounded" => Ok(Sum::Unrounded),
+            other => Err(Refusal::Unsupported(format!("sum is `{other}`; it can be rounded or unrounded"))),
         }
-        output.write(totals.into_iter().map(Total::get))?;
     }
-    Ok(())
 }
 
-/// The rows of one thread.
-struct Part<'a, D: Element, K, const N: usize, const M: usize> {
-    job: &'a Job<'a, D, N, M>,
-    kernel: &'a K,
-    streams: [bool; M],
-    rows: std::ops::Range<usize>,
-    block: usize,
+/// Rows of sums of two inputs.
+struct Sums<R, const TILE: usize> {
+    values: Vec<R>,
     width: usize,
-    weight: &'a mut [D::Real],
-    bias: &'a mut [D::Real],
 }
 
-impl<D: Element, K: RowKernel<D, N, M>, const N: usize, const M: usize> Task for Part<'_, D, K, N, M> {
+impl<R: Real, const TILE: usize> Sums<R, TILE> {
+    fn new(width: usize) -> Self {
+        Sums { values: Vec::new(), width }
+    }
+
+    /// Adds two rows, and stores the sum too if that is wanted.
+    ///
+    /// `stored` may be the memory of an input, so the inputs are read here once and not again.
     #[inline(always)]
-    fn run<S: Isa>(self, simd: S) {
-        let mut room = Room::default();
-        let mut readers = self.job.inputs.each_ref().map(|input| input.reader(self.rows.end));
-        let mut writers = writers(&self.job.outputs, self.rows.end, self.streams);
-        let first = self.rows.start;
-        for row in self.rows {
-            let at = (row - first) / self.block * self.width;
-            let sums = self
-                .weight
-                .get_mut(at..at + self.width)
-                .map(|weight| ParamSums { weight, bias: self.bias.get_mut(at..at + self.width).unwrap_or_default() });
-            let inputs = readers.each_mut().map(|reader| reader.row(row));
-            let outputs = writers.each_mut().map(|writer| writer.row(row));
-            self.kernel.row(simd, &mut room, inputs, outputs, sums);
-            writers.iter_mut().for_each(|writer| writer.commit(row));
+    fn add<S: Isa, D: Element<Real = R>>(
+        &mut self,
+        simd: S,
+        sum: Sum,
+        index: usize,
+        from: (Source<'_, D>, Source<'_, D>),
+        stored: Option<Sink<'_, D>>,
+    ) {
+        if self.values.is_empty() {
+            self.values.resize(TILE * self.width, R::default());
+        }
+        let to = Kept(Sink::from(&mut self.values[index * self.width..][..self.width]));
+        let rounded = D::IS_NARROW && sum == Sum::Rounded;
+        match stored {
+            Some(stored) if rounded => map(simd, from, (to, stored), #[inline(always)] |(x, r)| (D::round(x + r), x + r)),
+            Some(stored) => map(simd, from, (to, stored), #[inline(always)] |(x, r)| (x + r, x + r)),
+            None if rounded => map(simd, from, to, #[inline(always)] |(x, r)| D::round(x + r)),
+            None => map(simd, from, to, #[inline(always)] |(x, r)| x + r),
         }
     }
-}
 
-/// The map stage forward: `y = normalized(x) * weight + bias`.
-#[inline(always)]
-pub fn affine<S: Isa, R: Real, E: Element<Real = R>, D: Element<Real = R>>(
-    simd: S,
-    x: Source<'_, E>,
-    y: Sink<'_, D>,
-    affine: &Affine<'_, R>,
-    normalized: impl Fn(Lanes<S, R>) -> Lanes<S, R>,
-) {
-    let from = (x, affine.weight.source(), affine.bias.source());
-    map(simd, from, y, |(x, w, b)| normalized(x).mul_add(w, b));
-}
-
-/// The map stage forward of operators without a bias: `y = normalized(x) * weight`.
-#[inline(always)]
-pub fn weighted<S: Isa, R: Real, E: Element<Real = R>, D: Element<Real = R>>(
-    simd: S,
-    x: Source<'_, E>,
-    y: Sink<'_, D>,
-    weight: Source<'_, R>,
-    normalized: impl Fn(Lanes<S, R>) -> Lanes<S, R>,
-) {
-    map(simd, (x, weight), y, |(x, w)| normalized(x) * w);
+    /// The first `count` rows; the last one over and over, if that is less than a tile.
+    #[inline(always)]
+    fn rows(&self, count: usize) -> [Source<'_, R>; TILE] {
+        from_fn(|i| Source::from(&self.values[i.min(count - 1) * self.width..][..self.width]))
+    }
 }

@@ -18,12 +18,11 @@
 //!
 //! **Source.** Zhang, Sennrich: Root Mean Square Layer Normalization, arXiv:1910.07467.
 
-use super::layer_norm::Addend;
-use super::{Gradient, Job, Normalization, Room, RowKernel, Rows, Sums, run, weighted};
+use super::{Gradient, Operator, Parameters, Rows};
 use crate::abi::{Call, Refusal};
 use crate::cpu::arguments::for_data_type;
-use crate::cpu::moments::{Attempt, Scaling, attempt, squares};
-use crate::simd::{Discard, Element, Isa, Lanes, Real, Sink, Source, Splat, sum};
+use crate::cpu::moments::{Scaling, squares};
+use crate::simd::{Element, Isa, Lanes, Real, Source, sum};
 
 /// `x`, `weight`? -> `y`
 ///
@@ -41,147 +40,102 @@ pub fn backward(call: &Call<'_>) -> Result<(), Refusal> {
     for_data_type!(call, backward_typed)
 }
 
-/// Where half-precision implementations round.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Cast {
-    /// Nowhere but at the end.
-    None,
-    /// Before the weight.
-    Llama,
-}
-
-fn normalization<'a, D: Element>(
-    call: &Call<'a>,
-    rows: &Rows<'a>,
-) -> Result<Normalization<'a, D::Real, Cast>, Refusal> {
-    let (cast, gemma) = match call.text("cast")? {
-        "none" => (Cast::None, false),
-        // Rounding to the working precision itself changes nothing.
-        "llama" => (if D::IS_NARROW { Cast::Llama } else { Cast::None }, false),
-        "gemma" => (Cast::None, call.input("weight").is_some()),
-        other => return Err(Refusal::Unsupported(format!("cast is `{other}`; it can be none, llama or gemma"))),
-    };
-    let mut this = rows.normalization::<D, _>(cast)?;
-    if gemma {
-        this.affine.weight = this.affine.weight.map(|w| Element::from_f64(1.0 + w.to_f64()));
-    }
-    Ok(this)
-}
-
 fn forward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
     let rows = Rows::normalized(call)?;
-    let job = Job { inputs: [rows.input::<D>("x")?], outputs: [rows.output("y")?] };
-    run(&rows, &job, [None, None], &normalization::<D>(call, &rows)?)
-}
-
-impl<D: Element> RowKernel<D, 1, 1> for Normalization<'_, D::Real, Cast> {
-    #[inline(always)]
-    fn row<S: Isa>(
-        &self,
-        simd: S,
-        room: &mut Room<D::Real>,
-        [x]: [Source<'_, D>; 1],
-        [y]: [Sink<'_, D>; 1],
-        _: Sums<'_, D::Real>,
-    ) {
-        let forward = Forward { y, weight: self.affine.weight.source(), cast: self.detail };
-        attempt(simd, x, self.eps, &mut room.scaled, forward);
-    }
-}
-
-/// One row forward.
-pub(super) struct Forward<'a, D: Element> {
-    pub y: Sink<'a, D>,
-    pub weight: Source<'a, D::Real>,
-    pub cast: Cast,
-}
-
-impl<D: Element> Attempt<D::Real> for Forward<'_, D> {
-    #[inline(always)]
-    fn attempt<S: Isa, E: Element<Real = D::Real>>(&mut self, simd: S, x: Source<'_, E>, scaling: Scaling) -> bool {
-        let mean = squares(simd, x) / x.len() as f64;
-        if !scaling.accepts::<D::Real>(mean) {
-            return false;
-        }
-        let rstd = Lanes::splat(simd, D::Real::from_f64(1.0 / (mean + scaling.eps).sqrt()));
-        let y = self.y.reborrow();
-        if D::IS_NARROW && self.cast == Cast::Llama {
-            weighted(simd, x, y, self.weight, |x| D::round(x * rstd));
-        } else {
-            weighted(simd, x, y, self.weight, |x| x * rstd);
-        }
-        true
-    }
+    let (parameters, operator) = with_cast::<D>(call, &rows)?;
+    rows.forward::<D, _>(&parameters, &operator)
 }
 
 fn backward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
     let rows = Rows::normalized(call)?;
-    let job = Job { inputs: [rows.input::<D>("dy")?, rows.input("x")?], outputs: [rows.output("dx")?] };
-    run(&rows, &job, rows.param_outputs()?, &normalization::<D>(call, &rows)?)
+    let (parameters, operator) = with_cast::<D>(call, &rows)?;
+    rows.backward::<D, _>(&parameters, &operator)
 }
 
-impl<D: Element> RowKernel<D, 2, 1> for Normalization<'_, D::Real, Cast> {
-    #[inline(always)]
-    fn row<S: Isa>(
-        &self,
-        simd: S,
-        room: &mut Room<D::Real>,
-        [dy, x]: [Source<'_, D>; 2],
-        [dx]: [Sink<'_, D>; 1],
-        sums: Sums<'_, D::Real>,
-    ) {
-        let more = Splat(D::Real::from_f64(-0.0));
-        let backward = Backward { dy, more, dx, weight: self.affine.weight.source(), cast: self.detail, sums };
-        attempt(simd, x, self.eps, &mut room.scaled, backward);
+/// The operator with the convention that the call asks for.
+fn with_cast<'a, D: Element>(
+    call: &'a Call<'a>,
+    rows: &Rows<'a>,
+) -> Result<(Parameters<'a, D::Real>, RmsNorm), Refusal> {
+    let (rounds, gemma) = match call.text("cast")? {
+        "none" => (false, false),
+        "llama" => (true, false),
+        "gemma" => (false, call.input("weight").is_some()),
+        other => return Err(Refusal::Unsupported(format!("cast is `{other}`; it can be none, llama or gemma"))),
+    };
+    let mut parameters = rows.parameters::<D>(false)?;
+    if gemma {
+        parameters.weight = parameters.weight.map(|w| Element::from_f64(1.0 + w.to_f64()));
     }
+    Ok((parameters, RmsNorm { rounds }))
 }
 
-/// One row backward; `more` is added to `dx`.
-pub(super) struct Backward<'a, D: Element, M> {
-    pub dy: Source<'a, D>,
-    pub more: M,
-    pub dx: Sink<'a, D>,
-    pub weight: Source<'a, D::Real>,
-    pub cast: Cast,
-    pub sums: Sums<'a, D::Real>,
+/// Normalization by the mean of the squares.
+pub(super) struct RmsNorm {
+    /// Whether half precision is rounded before the weight.
+    pub rounds: bool,
 }
 
-impl<R: Real, D: Element<Real = R>, M: Addend<R>> Attempt<R> for Backward<'_, D, M> {
+/// The reciprocal root of the mean of the squares.
+#[inline(always)]
+pub(super) fn rstd<S: Isa, E: Element>(simd: S, x: Source<'_, E>, scaling: Scaling) -> Option<f64> {
+    let mean = squares(simd, x) / x.len() as f64;
+    scaling.accepts::<E::Real>(mean).then(|| 1.0 / (mean + scaling.eps).sqrt())
+}
+
+impl<R: Real> Operator<R> for RmsNorm {
+    type Statistic = R;
+
+    const SHARES: bool = true;
+    const ROUNDS: bool = true;
+
+    #[inline(always)]
+    fn rounds(&self) -> bool {
+        self.rounds
+    }
+
+    #[inline(always)]
+    fn measure<S: Isa, E: Element<Real = R>>(&self, simd: S, x: Source<'_, E>, scaling: Scaling) -> Option<R> {
+        rstd(simd, x, scaling).map(R::from_f64)
+    }
+
+    #[inline(always)]
+    fn normalized<S: Isa>(&self, simd: S, rstd: R) -> impl Fn(Lanes<S, R>) -> Lanes<S, R> + Copy {
+        times(simd, rstd)
+    }
+
     /// `dx = (g - x_hat * mean(g * x_hat)) * rstd` with `g = dy * weight`.
     #[inline(always)]
-    fn attempt<S: Isa, E: Element<Real = R>>(&mut self, simd: S, x: Source<'_, E>, scaling: Scaling) -> bool {
-        let mean = squares(simd, x) / x.len() as f64;
-        if !scaling.accepts::<R>(mean) {
-            return false;
-        }
-        let rstd = 1.0 / (mean + scaling.eps).sqrt();
-        let from = (self.dy, x, self.weight);
-        let gradient = Gradient {
-            rstd: R::from_f64(rstd),
-            b: R::from_f64(projection(simd, from, R::from_f64(rstd)) / x.len() as f64),
-            scale: R::from_f64(rstd * scaling.scale),
-            ..Gradient::default()
-        };
-        let (more, dx) = (self.more.lanes::<S>(), self.dx.reborrow());
-        match &mut self.sums {
-            Some(sums) if D::IS_NARROW && self.cast == Cast::Llama => {
-                gradient.apply(simd, from, more, dx, (&mut *sums.weight, Discard), D::round);
-            }
-            Some(sums) => gradient.apply(simd, from, more, dx, (&mut *sums.weight, Discard), |x_hat| x_hat),
-            None => gradient.apply(simd, from, more, dx, (Discard, Discard), |x_hat| x_hat),
-        }
-        true
+    fn gradient<S: Isa, E: Element<Real = R>, D: Element<Real = R>>(
+        &self,
+        simd: S,
+        dy: Source<'_, D>,
+        x: Source<'_, E>,
+        weight: Source<'_, R>,
+        scaling: Scaling,
+    ) -> Option<Gradient<R>> {
+        let rstd = rstd(simd, x, scaling)?;
+        Some(Gradient::scaled(rstd, projection(simd, dy, x, weight, rstd) / x.len() as f64, scaling))
     }
+}
+
+/// The factor that normalizes, in every lane.
+#[inline(always)]
+pub(super) fn times<S: Isa, R: Real>(simd: S, factor: R) -> impl Fn(Lanes<S, R>) -> Lanes<S, R> + Copy {
+    let factor = Lanes::splat(simd, factor);
+    move |x| x * factor
 }
 
 /// `sum(dy * weight * x_hat)` with `x_hat = x * rstd`.
 #[inline(always)]
 pub(super) fn projection<S: Isa, R: Real, E: Element<Real = R>, D: Element<Real = R>>(
     simd: S,
-    from: (Source<'_, D>, Source<'_, E>, Source<'_, R>),
-    rstd: R,
+    dy: Source<'_, D>,
+    x: Source<'_, E>,
+    weight: Source<'_, R>,
+    rstd: f64,
 ) -> f64 {
-    let rstd = Lanes::splat(simd, rstd);
-    let [sum] = sum(simd, from, |(dy, x, w), [b]| [(dy * w).mul_add(x * rstd, b)]);
+    let rstd = Lanes::splat(simd, R::from_f64(rstd));
+    let [sum] = sum(simd, (dy, x, weight), |(dy, x, w), [b]| [(dy * w).mul_add(x * rstd, b)]);
     sum
 }
