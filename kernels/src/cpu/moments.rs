@@ -94,13 +94,6 @@ impl Total {
     }
 }
 
-/// The sum of squares.
-#[inline(always)]
-pub fn squares<S: Isa, E: Element>(simd: S, x: Source<'_, E>) -> f64 {
-    let [squares] = sum(simd, x, |x, [squares]| [x.mul_add(x, squares)]);
-    squares
-}
-
 /// How a row stands to the data: multiplied by a power of two, if its squares leave the range of the type.
 #[derive(Clone, Copy)]
 pub struct Scaling {

@@ -3,7 +3,6 @@
 //! A tensor's axes are divided in two: the outer ones number the rows, the inner ones lie along a row. A row whose
 //! elements are dense is used where it lies; any other is gathered into a buffer, and scattered back after.
 
-use std::array::from_fn;
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -325,26 +324,17 @@ impl<'a, E: Element> Reader<'a, E> {
         most.min(self.tile.end - row)
     }
 
+    /// The rows that can be had together with the one that [`together`](Self::together) was asked for last.
+    #[inline(always)]
+    pub fn rows(&self) -> Together<'_, E> {
+        Together { view: self.view, first: self.tile.start, buffer: &self.buffer }
+    }
+
     /// A row.
     #[inline(always)]
     pub fn row(&mut self, row: usize) -> Source<'_, E> {
-        let [source] = self.rows(row, 1);
-        source
-    }
-
-    /// `count` rows that can be had together; the last one over and over, if that is less than `N`.
-    #[inline(always)]
-    pub fn rows<const N: usize>(&mut self, row: usize, count: usize) -> [Source<'_, E>; N] {
-        let row_of = |index: usize| row + index.min(count - 1);
-        if self.view.is_dense() {
-            // SAFETY: `Call::from_raw` vouches for all that sizes and strides reach.
-            return from_fn(|i| unsafe { Source::from_raw(self.view.row_start(row_of(i)), self.view.width) });
-        }
-        if !self.tile.contains(&row) {
-            self.gather(row);
-        }
-        let (pitch, first) = (self.view.pitch(), self.tile.start);
-        from_fn(|i| Source::from(&self.buffer[(row_of(i) - first) * pitch..][..self.view.width]))
+        self.together(row, 1);
+        self.rows().row(row)
     }
 
     #[inline(never)]
@@ -362,6 +352,26 @@ impl<'a, E: Element> Reader<'a, E> {
             // SAFETY: as above; an expanded element is read several times.
             view.for_each(row, rows, |element, place| buffer[place] = unsafe { element.read() });
         }
+    }
+}
+
+/// Rows to read, where they lie or gathered.
+#[derive(Clone, Copy)]
+pub struct Together<'a, E> {
+    view: &'a View<E>,
+    first: usize,
+    buffer: &'a [E],
+}
+
+impl<'a, E: Element> Together<'a, E> {
+    /// One of them.
+    #[inline(always)]
+    pub fn row(self, row: usize) -> Source<'a, E> {
+        if self.view.is_dense() {
+            // SAFETY: `Call::from_raw` vouches for all that sizes and strides reach.
+            return unsafe { Source::from_raw(self.view.row_start(row), self.view.width) };
+        }
+        Source::from(&self.buffer[(row - self.first) * self.view.pitch()..][..self.view.width])
     }
 }
 
@@ -392,25 +402,13 @@ impl<E: Element> Writer<'_, E> {
     /// A row: what is written to it arrives when it has been committed, and the rows gathered with it too.
     #[inline(always)]
     pub fn row(&mut self, row: usize) -> Sink<'_, E> {
-        let [sink] = self.rows(row);
-        sink
-    }
-
-    /// Rows that can be had together.
-    ///
-    /// # Panics
-    /// If they cannot.
-    #[inline(always)]
-    pub fn rows<const N: usize>(&mut self, row: usize) -> [Sink<'_, E>; N] {
         let width = self.view.width;
         if self.view.is_dense() {
-            // SAFETY: `Call::from_raw` vouches for all that sizes and strides reach; this thread owns the rows.
-            return from_fn(|i| unsafe { Sink::from_raw(self.view.row_start(row + i), width) }.streaming(self.streams));
+            // SAFETY: `Call::from_raw` vouches for all that sizes and strides reach; this thread owns the row.
+            return unsafe { Sink::from_raw(self.view.row_start(row), width) }.streaming(self.streams);
         }
-        assert!(self.together(row, N) == N);
-        let pitch = self.view.pitch();
-        let mut lying = self.buffer[(row - self.tile.start) * pitch..].chunks_mut(pitch);
-        from_fn(|_| Sink::from(lying.next().map_or(&mut [][..], |row| &mut row[..width])))
+        self.together(row, 1);
+        Sink::from(&mut self.buffer[(row - self.tile.start) * self.view.pitch()..][..width])
     }
 
     /// Says that a row is complete.

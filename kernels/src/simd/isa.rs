@@ -18,9 +18,6 @@ pub trait Isa: Simd {
     /// Whether `a * b + c` is rounded once and fast.
     const FUSED: bool;
 
-    /// Vector registers.
-    const REGISTERS: usize;
-
     /// Widens bfloat16.
     ///
     /// # Safety
@@ -151,7 +148,6 @@ pub(super) fn prefetch<T>(address: *const T) {
 impl Isa for pulp::Scalar128b {
     // `f32::mul_add` without the instruction is a slow library call.
     const FUSED: bool = false;
-    const REGISTERS: usize = 16;
 
     #[inline(always)]
     unsafe fn load_bf16(self, from: *const u16) -> Self::f32s {
@@ -239,7 +235,6 @@ mod x86 {
 
     impl Isa for V4 {
         const FUSED: bool = true;
-        const REGISTERS: usize = 32;
 
         #[inline(always)]
         unsafe fn load_bf16(self, from: *const u16) -> Self::f32s {
@@ -353,7 +348,6 @@ mod x86 {
 
     impl Isa for V3 {
         const FUSED: bool = true;
-        const REGISTERS: usize = 16;
 
         #[inline(always)]
         unsafe fn load_bf16(self, from: *const u16) -> Self::f32s {

@@ -45,6 +45,12 @@ impl<'a, E: Element> Source<'a, E> {
         unsafe { self.start.add(index).read() }.widen()
     }
 
+    /// Asks for the cache line of an element that will be needed soon; there need not be one.
+    #[inline(always)]
+    pub fn prefetch(self, index: usize) {
+        isa::prefetch(self.start.wrapping_add(index));
+    }
+
     /// The elements before and from `at` on.
     ///
     /// # Panics
@@ -64,14 +70,6 @@ impl<'a, E: Element> Source<'a, E> {
     pub fn part(self, range: Range<usize>) -> Self {
         assert!(range.start <= range.end && range.end <= self.len);
         Source { start: self.start.wrapping_add(range.start), len: range.len(), _memory: PhantomData }
-    }
-
-    /// Asks for these elements to be brought into the caches.
-    #[inline(always)]
-    pub fn prefetch(self) {
-        for at in (0..self.len).step_by(CACHE_LINE / size_of::<E>()) {
-            isa::prefetch(self.start.wrapping_add(at));
-        }
     }
 }
 
@@ -115,6 +113,12 @@ impl<'a, E: Element> Sink<'a, E> {
         assert!(at <= self.len);
         let rest = Sink { start: self.start.wrapping_add(at), len: self.len - at, ..self };
         (Sink { len: at, ..self }, rest)
+    }
+
+    /// What has been written so far, to be read again.
+    #[inline(always)]
+    pub fn source(&self) -> Source<'_, E> {
+        Source { start: self.start, len: self.len, _memory: PhantomData }
     }
 
     /// The elements of a range.
@@ -289,7 +293,7 @@ pub trait Store<S: Isa, R: Real> {
     /// # Safety
     /// `index` plus `K` times the number of lanes is within the extent.
     #[inline(always)]
-    unsafe fn store_line<const K: usize>(&self, simd: S, index: usize, items: [Self::Item; K]) {
+    unsafe fn store_all<const K: usize>(&self, simd: S, index: usize, items: [Self::Item; K]) {
         for (k, item) in items.into_iter().enumerate() {
             // SAFETY: the caller's promise.
             unsafe { self.store(simd, index + k * R::lanes::<S>(), item) };
@@ -304,7 +308,7 @@ pub trait Store<S: Isa, R: Real> {
     #[inline(always)]
     unsafe fn stream<const K: usize>(&self, simd: S, index: usize, items: [Self::Item; K]) {
         // SAFETY: the caller's promise.
-        unsafe { self.store_line(simd, index, items) };
+        unsafe { self.store_all(simd, index, items) };
     }
 
     /// Writes the first `count` lanes at `index`.
@@ -368,7 +372,7 @@ impl<S: Isa, E: Element> Store<S, E::Real> for Sink<'_, E> {
     }
 
     #[inline(always)]
-    unsafe fn store_line<const K: usize>(&self, simd: S, index: usize, items: [Self::Item; K]) {
+    unsafe fn store_all<const K: usize>(&self, simd: S, index: usize, items: [Self::Item; K]) {
         // SAFETY: the caller's promise, and that of whoever made this sink.
         unsafe { E::store_all(simd, self.start.add(index), items) };
     }
@@ -378,7 +382,7 @@ impl<S: Isa, E: Element> Store<S, E::Real> for Sink<'_, E> {
         if K * E::Real::lanes::<S>() * size_of::<E>() != CACHE_LINE {
             // What it is written with is of another type.
             // SAFETY: the caller's promise.
-            return unsafe { self.store_line(simd, index, items) };
+            return unsafe { self.store_all(simd, index, items) };
         }
         let mut line = Line::default();
         // SAFETY: the caller's promise, and that of whoever made this sink; the items are a line.
@@ -542,9 +546,9 @@ macro_rules! tuple {
             }
 
             #[inline(always)]
-            unsafe fn store_line<const K: usize>(&self, simd: S, index: usize, items: [Self::Item; K]) {
+            unsafe fn store_all<const K: usize>(&self, simd: S, index: usize, items: [Self::Item; K]) {
                 // SAFETY: as above.
-                unsafe { $(self.$index.store_line::<K>(simd, index, array(#[inline(always)] |k| items[k].$index));)* }
+                unsafe { $(self.$index.store_all::<K>(simd, index, array(#[inline(always)] |k| items[k].$index));)* }
             }
 
             #[inline(always)]
@@ -567,27 +571,6 @@ tuple!(A 0, B 1, C 2, D 3);
 tuple!(A 0, B 1, C 2, D 3, E 4);
 tuple!(A 0, B 1, C 2, D 3, E 4, F 5);
 
-impl<S: Isa, R: Real, L: Load<S, R>, const N: usize> Load<S, R> for [L; N] {
-    type Item = [L::Item; N];
-
-    #[inline(always)]
-    fn extent(&self) -> Option<usize> {
-        common::<N>(array(#[inline(always)] |i| self[i].extent()))
-    }
-
-    #[inline(always)]
-    unsafe fn load(&self, simd: S, index: usize) -> Self::Item {
-        // SAFETY: the caller's promise holds for every part, as `common` made sure.
-        array(#[inline(always)] |i| unsafe { self[i].load(simd, index) })
-    }
-
-    #[inline(always)]
-    unsafe fn load_head(&self, simd: S, index: usize, count: usize) -> Self::Item {
-        // SAFETY: as above.
-        array(#[inline(always)] |i| unsafe { self[i].load_head(simd, index, count) })
-    }
-}
-
 impl<S: Isa, R: Real, T: Store<S, R>, const N: usize> Store<S, R> for [T; N] {
     type Item = [T::Item; N];
 
@@ -599,10 +582,10 @@ impl<S: Isa, R: Real, T: Store<S, R>, const N: usize> Store<S, R> for [T; N] {
     }
 
     #[inline(always)]
-    unsafe fn store_line<const K: usize>(&self, simd: S, index: usize, items: [Self::Item; K]) {
+    unsafe fn store_all<const K: usize>(&self, simd: S, index: usize, items: [Self::Item; K]) {
         for (i, part) in self.iter().enumerate() {
             // SAFETY: as above.
-            unsafe { part.store_line::<K>(simd, index, array(#[inline(always)] |k| items[k][i])) };
+            unsafe { part.store_all::<K>(simd, index, array(#[inline(always)] |k| items[k][i])) };
         }
     }
 

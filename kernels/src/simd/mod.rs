@@ -20,8 +20,8 @@ pub use columns::{Column, STRIP, sum_columns};
 pub use element::Element;
 pub use isa::{CACHE_LINE, Isa, fence};
 pub use lanes::{Lanes, Real};
-pub use memory::{Discard, Kept, Load, Sink, Slot, Source, Splat, Store, array};
-pub use stages::{map, map_short, sum};
+pub use memory::{Discard, Kept, Load, Sink, Slot, Source, Splat, Store};
+pub use stages::{map, map_short, sum, sum_and_map};
 
 /// An instruction set that the kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -24,6 +24,106 @@ pub fn sum<S: Isa, R: Real, L: Load<S, R>, const K: usize>(
     from: L,
     add: impl Fn(L::Item, [Lanes<S, R>; K]) -> [Lanes<S, R>; K],
 ) -> [f64; K] {
+    sum_beside(simd, from, add, Nothing)
+}
+
+/// [`sum`] over one run, and [`map`] over others, in one loop: reading the one goes on while the others are written, where
+/// one after the other each would wait for memory by itself. The sums are the same to the last bit.
+///
+/// The limit: that of both together; bandwidth from the second-level cache on.
+///
+/// # Panics
+/// If the runs differ in length.
+#[inline(always)]
+pub fn sum_and_map<S: Isa, R: Real, X: Load<S, R>, L: Load<S, R>, T: Store<S, R>, const K: usize>(
+    simd: S,
+    summed: X,
+    add: impl Fn(X::Item, [Lanes<S, R>; K]) -> [Lanes<S, R>; K],
+    (from, to): (L, T),
+    compute: impl Fn(L::Item) -> T::Item,
+) -> [f64; K] {
+    let n = common([summed.extent(), from.extent(), to.extent()]).unwrap_or(0);
+    let (lines, streams) = lines::<S, R, T>(&to, n);
+    // Whole steps of the sum's loop go beside it.
+    let step = UNROLL * R::lanes::<S>();
+    let beside = lines.start..lines.start + lines.len() / step * step;
+    for range in [0..beside.start, beside.end..n] {
+        map_range(simd, range, &from, &to, &compute);
+    }
+    sum_beside(simd, summed, add, Mapping { range: beside, streams, from, to, compute })
+}
+
+/// What is done beside a sum.
+trait Beside<S: Isa, R: Real> {
+    /// Elements.
+    fn len(&self) -> usize;
+
+    /// Whether it writes past the caches.
+    fn streams(&self) -> bool;
+
+    /// Does [`UNROLL`] vectors.
+    ///
+    /// # Safety
+    /// `index` plus as many elements is within the length; `STREAMS` only if it [`streams`](Self::streams).
+    unsafe fn step<const STREAMS: bool>(&self, simd: S, index: usize);
+}
+
+struct Nothing;
+
+impl<S: Isa, R: Real> Beside<S, R> for Nothing {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        0
+    }
+
+    #[inline(always)]
+    fn streams(&self) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    unsafe fn step<const STREAMS: bool>(&self, _: S, _: usize) {}
+}
+
+/// A part of a map: a range within the extents, of cache lines if it streams.
+struct Mapping<L, T, F> {
+    range: Range<usize>,
+    streams: bool,
+    from: L,
+    to: T,
+    compute: F,
+}
+
+impl<S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>, F: Fn(L::Item) -> T::Item> Beside<S, R> for Mapping<L, T, F> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.range.len()
+    }
+
+    #[inline(always)]
+    fn streams(&self) -> bool {
+        self.streams
+    }
+
+    #[inline(always)]
+    unsafe fn step<const STREAMS: bool>(&self, simd: S, index: usize) {
+        let Mapping { range, from, to, compute, .. } = self;
+        let lines = range.start + index..range.start + index + UNROLL * R::lanes::<S>();
+        match T::LINE {
+            4 => map_lines::<4, STREAMS, S, R, L, T>(simd, lines, from, to, compute),
+            2 => map_lines::<2, STREAMS, S, R, L, T>(simd, lines, from, to, compute),
+            _ => map_lines::<1, STREAMS, S, R, L, T>(simd, lines, from, to, compute),
+        }
+    }
+}
+
+#[inline(always)]
+fn sum_beside<S: Isa, R: Real, L: Load<S, R>, const K: usize>(
+    simd: S,
+    from: L,
+    add: impl Fn(L::Item, [Lanes<S, R>; K]) -> [Lanes<S, R>; K],
+    beside: impl Beside<S, R>,
+) -> [f64; K] {
     let lanes = R::lanes::<S>();
     let n = from.extent().unwrap_or(0);
     let zero = Lanes::splat(simd, R::default());
@@ -32,11 +132,26 @@ pub fn sum<S: Isa, R: Real, L: Load<S, R>, const K: usize>(
     while i < n {
         let end = n.min(i + BLOCK * UNROLL * lanes);
         let mut sums = [[zero; K]; UNROLL];
-        while i + UNROLL * lanes <= end {
-            for (u, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: the loop's condition.
-                *sums = add(unsafe { from.load(simd, i + u * lanes) }, *sums);
+        let both = end.min(beside.len());
+        while beside.streams() && i + UNROLL * lanes <= both {
+            // SAFETY: the loop's condition.
+            unsafe {
+                unrolled(simd, &from, i, &add, &mut sums);
+                beside.step::<true>(simd, i);
             }
+            i += UNROLL * lanes;
+        }
+        while i + UNROLL * lanes <= both {
+            // SAFETY: the loop's condition.
+            unsafe {
+                unrolled(simd, &from, i, &add, &mut sums);
+                beside.step::<false>(simd, i);
+            }
+            i += UNROLL * lanes;
+        }
+        while i + UNROLL * lanes <= end {
+            // SAFETY: the loop's condition.
+            unsafe { unrolled(simd, &from, i, &add, &mut sums) };
             i += UNROLL * lanes;
         }
         while i + lanes <= end {
@@ -60,6 +175,24 @@ pub fn sum<S: Isa, R: Real, L: Load<S, R>, const K: usize>(
     totals
 }
 
+/// Adds one vector to each accumulator.
+///
+/// # Safety
+/// `index` plus [`UNROLL`] vectors is within the extent.
+#[inline(always)]
+unsafe fn unrolled<S: Isa, R: Real, L: Load<S, R>, const K: usize>(
+    simd: S,
+    from: &L,
+    index: usize,
+    add: &impl Fn(L::Item, [Lanes<S, R>; K]) -> [Lanes<S, R>; K],
+    sums: &mut [[Lanes<S, R>; K]; UNROLL],
+) {
+    for (u, sums) in sums.iter_mut().enumerate() {
+        // SAFETY: the caller's promise.
+        *sums = add(unsafe { from.load(simd, index + u * R::lanes::<S>()) }, *sums);
+    }
+}
+
 /// Computes every element of `to` from the elements of `from` at the same index.
 ///
 /// All of `from` is read at an index before `to` is written there, so they may be the same memory.
@@ -74,20 +207,26 @@ pub fn map<S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>>(
     compute: impl Fn(L::Item) -> T::Item,
 ) {
     let n = common([from.extent(), to.extent()]).unwrap_or(0);
+    let (lines, streams) = lines::<S, R, T>(&to, n);
+    for range in [0..lines.start, lines.end..n] {
+        map_range(simd, range, &from, &to, &compute);
+    }
+    match T::LINE {
+        4 => map_all::<4, S, R, L, T>(simd, lines, streams, &from, &to, &compute),
+        2 => map_all::<2, S, R, L, T>(simd, lines, streams, &from, &to, &compute),
+        _ => map_all::<1, S, R, L, T>(simd, lines, streams, &from, &to, &compute),
+    }
+}
+
+/// The whole lines of an output of `n` elements, and whether they go past the caches.
+#[inline(always)]
+fn lines<S: Isa, R: Real, T: Store<S, R>>(to: &T, n: usize) -> (Range<usize>, bool) {
     let line = T::LINE * R::lanes::<S>();
     let (first, streams) = match to.streaming() {
         Streaming::From(first) if first < n => (first, true),
         _ => (0, false),
     };
-    let lines = first..first + (n - first) / line * line;
-    for range in [0..lines.start, lines.end..n] {
-        map_range(simd, range, &from, &to, &compute);
-    }
-    match T::LINE {
-        4 => map_lines::<4, S, R, L, T>(simd, lines, streams, &from, &to, &compute),
-        2 => map_lines::<2, S, R, L, T>(simd, lines, streams, &from, &to, &compute),
-        _ => map_lines::<1, S, R, L, T>(simd, lines, streams, &from, &to, &compute),
-    }
+    (first..first + (n - first) / line * line, streams)
 }
 
 /// [`map`] for runs of a few vectors: without cache lines, which take longer to find than to write.
@@ -114,7 +253,7 @@ fn map_range<S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>>(
     let (lanes, n) = (R::lanes::<S>(), range.end);
     let mut i = range.start;
     while i + lanes <= n {
-        // SAFETY: the loop's condition; `map` made sure that both extents are at least `n`.
+        // SAFETY: the loop's condition; the callers made sure that both extents are at least `n`.
         unsafe { to.store(simd, i, compute(from.load(simd, i))) };
         i += lanes;
     }
@@ -124,10 +263,9 @@ fn map_range<S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>>(
     }
 }
 
-/// Whole lines of `K` vectors within the extent: half-precision vectors are packed together, and what is written past
-/// the caches goes by cache lines.
+/// The whole lines of a map.
 #[inline(always)]
-fn map_lines<const K: usize, S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>>(
+fn map_all<const K: usize, S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>>(
     simd: S,
     lines: Range<usize>,
     streams: bool,
@@ -135,18 +273,31 @@ fn map_lines<const K: usize, S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>>(
     to: &T,
     compute: &impl Fn(L::Item) -> T::Item,
 ) {
+    if streams {
+        map_lines::<K, true, S, R, L, T>(simd, lines, from, to, compute);
+    } else {
+        map_lines::<K, false, S, R, L, T>(simd, lines, from, to, compute);
+    }
+}
+
+/// Whole lines of `K` vectors within the extents: half-precision vectors are packed together, and what is written past
+/// the caches goes by cache lines.
+#[inline(always)]
+fn map_lines<const K: usize, const STREAMS: bool, S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>>(
+    simd: S,
+    lines: Range<usize>,
+    from: &L,
+    to: &T,
+    compute: &impl Fn(L::Item) -> T::Item,
+) {
     let lanes = R::lanes::<S>();
     let mut i = lines.start;
-    if streams {
-        while i < lines.end {
-            // SAFETY: the lines are within both extents, which `map` made sure are the same, and where `to` said.
-            unsafe { to.stream::<K>(simd, i, array(#[inline(always)] |k| compute(from.load(simd, i + k * lanes)))) };
-            i += K * lanes;
-        }
-    }
     while i < lines.end {
-        // SAFETY: as above.
-        unsafe { to.store_line::<K>(simd, i, array(#[inline(always)] |k| compute(from.load(simd, i + k * lanes)))) };
+        // SAFETY: the lines are within both extents, and cache lines if they are streamed.
+        unsafe {
+            let items = array(#[inline(always)] |k| compute(from.load(simd, i + k * lanes)));
+            if STREAMS { to.stream::<K>(simd, i, items) } else { to.store_all::<K>(simd, i, items) }
+        }
         i += K * lanes;
     }
 }

@@ -2,17 +2,15 @@
 
 use std::ops::Range;
 
-use super::{COLUMNS, Operator, Parameters, Rows, Sum, Sums};
+use super::{Line, Measured, Operator, Parameters, Rows, Sum, Sums, Verdict, measuring};
 use crate::abi::Refusal;
 use crate::cpu::moments::{Scaling, Total, rescale};
 use crate::cpu::parallel;
 use crate::cpu::views::{Input, Output, Writer, streams, writers};
 use crate::simd::{
-    self, Discard, Element, InstructionSet, Isa, Lanes, Load, Real, Sink, Slot, Source, Splat, Task, array, map,
+    self, Discard, Element, InstructionSet, Isa, Lanes, Load, Real, Sink, Slot, Source, Splat, Store, Task, sum,
+    sum_and_map,
 };
-
-/// Rows that go through the map stage together: more would need more registers for addresses than there are.
-const TILE: usize = 2;
 
 /// The most rows that add up their share of a parameter's gradient in the working precision, before `f64`.
 const MAX_BLOCK: usize = 64;
@@ -22,24 +20,6 @@ const MIN_BLOCK: usize = 8;
 
 /// Blocks that a call has at least, if it has the rows: for the threads to share.
 const BLOCKS: usize = 8;
-
-/// What the gradient of a row needs of its statistics: `dx = (g + a + x_hat * b) * scale` with `g = dy * weight` and
-/// `x_hat = (x - centre) * rstd + offset`.
-#[derive(Clone, Copy)]
-pub struct Gradient<R> {
-    /// The mean, rounded.
-    pub centre: R,
-    /// What makes `x_hat`.
-    pub rstd: R,
-    /// What rounding the mean lost, as it comes to `x_hat`.
-    pub offset: R,
-    /// Added to `g`.
-    pub a: R,
-    /// Times `x_hat`, added to `g`.
-    pub b: R,
-    /// The derivative of `x_hat`: `rstd`, but for rescaled rows.
-    pub scale: R,
-}
 
 /// Computes the gradients of all rows. Inputs are `dy` and `x`; or `dy`, what is added to `dx`, and two inputs whose sum
 /// was normalized: then there are two outputs alike.
@@ -61,24 +41,14 @@ pub fn backward<D: Element, O: Operator<D::Real>, const N: usize, const M: usize
     let params = rows.param_outputs()?;
     let (count, width) = (rows.count, rows.width);
     let any = params.iter().any(Option::is_some);
-    let block = count.div_ceil(BLOCKS).next_multiple_of(4).clamp(MIN_BLOCK, MAX_BLOCK);
+    let block = count.div_ceil(BLOCKS).clamp(MIN_BLOCK, MAX_BLOCK);
     let blocks = if width == 0 { 0 } else { count.div_ceil(block) };
     let mut partial =
         [any, any && O::HAS_BIAS].map(|wanted| vec![D::Real::default(); if wanted { blocks * width } else { 0 }]);
     let set = InstructionSet::current();
-    let streams = streams(&inputs, &outputs);
-    let job = Job {
-        inputs: &inputs,
-        outputs: &outputs,
-        streams,
-        sum,
-        parameters,
-        operator,
-        width,
-        tile: rows.tile::<D>(TILE, streams.contains(&true)),
-        fetches: rows.fetches::<D>(N + M),
-        block,
-    };
+    let streams = streams(inputs.each_ref(), outputs.each_ref());
+    let row = RowJob { parameters, operator, width, block };
+    let job = Job { inputs: &inputs, outputs: &outputs, streams, sum, row };
     let [weight, bias] = &mut partial;
     let mut rest = (&mut weight[..], &mut bias[..]);
     let mut parts = parallel::Parts::new();
@@ -117,12 +87,7 @@ struct Job<'a, D: Element, O, const N: usize, const M: usize> {
     outputs: &'a [Output<'a, D>; M],
     streams: [bool; M],
     sum: Sum,
-    parameters: &'a Parameters<'a, D::Real>,
-    operator: &'a O,
-    width: usize,
-    tile: usize,
-    fetches: bool,
-    block: usize,
+    row: RowJob<'a, D, O>,
 }
 
 /// The rows of one thread, and the sums of their blocks.
@@ -139,149 +104,200 @@ impl<D: Element, O: Operator<D::Real>, const N: usize, const M: usize> Task for 
         let Part { job, rows, weight, bias } = self;
         let mut readers = job.inputs.each_ref().map(|input| input.reader(rows.end));
         let mut writers = writers(job.outputs, rows.end, job.streams);
-        let (mut sums, mut room) = (Sums::new(job.width), Vec::new());
-        let mut row = rows.start;
-        while row < rows.end {
-            let done = (row - rows.start) % job.block;
-            let at = (row - rows.start) / job.block * job.width;
-            let most = job.tile.min(rows.end - row).min(job.block - done);
-            let most = readers.iter_mut().fold(most, |most, reader| reader.together(row, most));
-            let count = writers.iter_mut().fold(most, |most, writer| writer.together(row, most));
-            let next = (job.fetches && row + count < rows.end).then_some(row + count);
-            let params = (!weight.is_empty()).then(|| Params {
-                weight: &mut weight[at..][..job.width],
-                bias: if O::HAS_BIAS { &mut bias[at..][..job.width] } else { &mut [] },
-            });
-            let tile = Tile { job, row, count, next };
-            if N == 4 {
-                for i in 0..count {
-                    let from = readers.each_mut().map(|reader| reader.row(row + i));
-                    sums.add(simd, job.sum, i, (from[N - 2], from[N - 1]), None);
+        let (mut sums, mut room) = (Sums::new(job.row.width), Vec::new());
+        let mut params = Params { first: rows.start, weight, bias };
+        let mut start = rows.start;
+        while start < rows.end {
+            let most = rows.end - start;
+            let most = readers.iter_mut().fold(most, |most, reader| reader.together(start, most));
+            let end = start + writers.iter_mut().fold(most, |most, writer| writer.together(start, most));
+            let mut measured = None;
+            for row in start..=end {
+                let next = (row < end).then_some(row);
+                let to = (&mut writers, &mut params, &mut room);
+                if N == 4 {
+                    if let Some(row) = next {
+                        let from = readers.each_mut().map(|reader| reader.row(row));
+                        sums.add(simd, job.sum, row, (from[N - 2], from[N - 1]), None);
+                    }
+                    let (dy, more) = (readers[0].rows(), readers[1].rows());
+                    let inputs = |row| (dy.row(row), more.row(row), sums.row(row));
+                    job.row.step(simd, inputs, next, &mut measured, to);
+                } else {
+                    let (dy, x) = (readers[0].rows(), readers[1].rows());
+                    let nothing = Splat(D::Real::from_f64(-0.0));
+                    job.row.step(simd, |row| (dy.row(row), nothing, x.row(row)), next, &mut measured, to);
                 }
             }
-            let inputs = readers.each_mut().map(|reader| reader.rows(row, count));
-            if N == 4 {
-                tile.differentiate(simd, inputs, sums.rows(count), &mut writers, params, &mut room);
-            } else {
-                tile.differentiate(simd, inputs, inputs[1], &mut writers, params, &mut room);
-            }
-            for i in 0..count {
-                writers.iter_mut().for_each(|writer| writer.commit(row + i));
-            }
-            row += count;
+            writers.iter_mut().for_each(|writer| writer.commit(end - 1));
+            start = end;
         }
     }
 }
 
-/// The sums of one block of rows.
+/// The sums of the blocks of one thread.
 struct Params<'a, R> {
-    /// Of `dy * x_hat`.
+    /// The first row of the thread.
+    first: usize,
+    /// Of `dy * x_hat`; empty if not wanted.
     weight: &'a mut [R],
     /// Of `dy`; empty if the operator has no bias.
     bias: &'a mut [R],
 }
 
-impl<R> Params<'_, R> {
-    #[inline(always)]
-    fn part(&mut self, columns: Range<usize>) -> Params<'_, R> {
-        let bias = if self.bias.is_empty() { &mut [] } else { &mut self.bias[columns.clone()] };
-        Params { weight: &mut self.weight[columns], bias }
-    }
+/// What is done with each row.
+struct RowJob<'a, D: Element, O> {
+    parameters: &'a Parameters<'a, D::Real>,
+    operator: &'a O,
+    width: usize,
+    block: usize,
 }
 
-/// Neighbouring rows that go through the stages together.
-struct Tile<'a, D: Element, O, const N: usize, const M: usize> {
-    job: &'a Job<'a, D, O, N, M>,
-    row: usize,
-    count: usize,
-    /// The first row to be fetched ahead.
-    next: Option<usize>,
-}
+/// A row's `dy`, what is added to `dx`, and `x`.
+type RowInputs<'a, D, L, E> = (Source<'a, D>, L, Source<'a, E>);
 
-impl<D: Element, O: Operator<D::Real>, const N: usize, const M: usize> Tile<'_, D, O, N, M> {
-    /// Measures all rows, then maps them: together, if there are enough. `x` is what was normalized.
+/// Where results go.
+type To<'a, 'w, D, R, const M: usize> = (&'a mut [Writer<'w, D>; M], &'a mut Params<'w, R>, &'a mut Vec<R>);
+
+impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
+    /// Measures the `next` row, if any, while the one that was `measured` before is mapped.
     #[inline(always)]
-    fn differentiate<S: Isa, E: Element<Real = D::Real>>(
+    fn step<'x, S: Isa, E: Element<Real = D::Real>, L: Addend<D::Real>, const M: usize>(
         &self,
         simd: S,
-        inputs: [[Source<'_, D>; TILE]; N],
-        x: [Source<'_, E>; TILE],
-        outputs: &mut [Writer<'_, D>; M],
-        mut params: Option<Params<'_, D::Real>>,
-        room: &mut Vec<D::Real>,
+        inputs: impl Fn(usize) -> RowInputs<'x, D, L, E>,
+        next: Option<usize>,
+        measured: &mut Option<(usize, Gradient<D::Real>)>,
+        (outputs, params, room): To<'_, '_, D, D::Real, M>,
     ) {
-        let Tile { job, row, count, .. } = *self;
-        let (eps, weight) = (job.parameters.eps, job.parameters.weight.source());
-        let mut gradients = [None; TILE];
-        for i in 0..count {
-            gradients[i] = job.operator.gradient(simd, inputs[0][i], x[i], weight, Scaling::none(eps));
-        }
-        if O::SHARES
-            && S::REGISTERS >= 32
-            && let [Some(a), Some(b)] = gradients
-        {
-            let outputs = outputs.each_mut().map(|output| output.rows(row));
-            return self.map(simd, inputs, x, [a, b], outputs, params);
-        }
-        for i in 0..count {
-            let inputs = array(#[inline(always)] |k| [inputs[k][i]]);
-            let outputs = outputs.each_mut().map(|output| output.rows(row + i));
-            let params = params.as_mut().map(|params| params.part(0..job.width));
-            match gradients[i] {
-                Some(gradient) => self.map(simd, inputs, [x[i]], [gradient], outputs, params),
-                None => self.rescue(inputs, x[i], outputs, params, room),
-            }
-        }
-    }
-
-    /// Maps rows, and fetches others meanwhile.
-    #[inline(always)]
-    fn map<S: Isa, E: Element<Real = D::Real>, const R: usize>(
-        &self,
-        simd: S,
-        inputs: [[Source<'_, D>; R]; N],
-        x: [Source<'_, E>; R],
-        gradients: [Gradient<D::Real>; R],
-        mut outputs: [[Sink<'_, D>; R]; M],
-        mut params: Option<Params<'_, D::Real>>,
-    ) {
-        let Job { parameters, operator, width, .. } = *self.job;
-        let measured = operator.measured(width);
-        let gradients = array(#[inline(always)] |i| gradients[i].lanes(simd));
-        let columns = if self.next.is_some() { COLUMNS } else { width };
-        let mut start = 0;
-        while start < width {
-            let end = (start + columns).min(if start < measured { measured } else { width });
-            let range = start..end;
-            let inputs: [[_; R]; N] = array(#[inline(always)] |k| array(#[inline(always)] |i| inputs[k][i].part(range.clone())));
-            let columns = Columns {
-                dy: inputs[0],
-                x: array(#[inline(always)] |i| x[i].part(range.clone())),
-                weight: parameters.weight.source().part(range.clone()),
-                dx: outputs.each_mut().map(|rows| rows.each_mut().map(|row| row.part(range.clone()))),
-                params: params.as_mut().map(|params| params.part(range.clone())),
+        let scaling = Scaling::none(self.parameters.eps);
+        let mut shift = next.map(|row| self.operator.shift(simd, inputs(row).2));
+        let mut is_second = false;
+        loop {
+            let beside = next.zip(shift).map(|(row, shift)| (inputs(row), shift));
+            let beside = beside.map(|((dy, _, x), shift)| (dy, x, shift));
+            let sums = match measured.take() {
+                Some((row, gradient)) => {
+                    let outputs = outputs.each_mut().map(|output| output.row(row));
+                    self.map(simd, row, inputs(row), gradient, outputs, params, beside)
+                }
+                None => match beside {
+                    Some(beside) => self.measure(simd, beside),
+                    None => return,
+                },
             };
-            let coupled = !O::IS_PARTIAL || start < measured;
-            if N == 4 {
-                columns.map(simd, &gradients, inputs[N - 3], coupled, operator);
-            } else {
-                columns.map(simd, &gradients, [Splat(D::Real::from_f64(-0.0)); R], coupled, operator);
-            }
-            self.fetch(range);
-            start = end;
-        }
-    }
-
-    /// Fetches some columns of the next rows.
-    #[inline(always)]
-    fn fetch(&self, columns: Range<usize>) {
-        let Some(next) = self.next else { return };
-        for input in self.job.inputs {
-            for i in 0..self.count {
-                if let Some(row) = input.lying(next + i) {
-                    row.part(columns.clone()).prefetch();
+            let Some((row, (dy, x, used))) = next.zip(beside) else { return };
+            match self.judge(simd, (dy, x, used), sums, is_second, scaling) {
+                Verdict::Accepted(gradient) => {
+                    *measured = Some((row, gradient));
+                    return;
+                }
+                Verdict::Again(nearer) => (shift, is_second) = (Some(nearer), true),
+                Verdict::Rejected => {
+                    let outputs = outputs.each_mut().map(|output| output.row(row));
+                    return self.rescue(row, inputs(row), outputs, params, room);
                 }
             }
+        }
+    }
+
+    /// The sums of a row: of `d = x - shift`, `d^2`, `g = dy * weight` and `g * d`.
+    #[inline(always)]
+    fn measure<S: Isa, E: Element<Real = D::Real>>(
+        &self,
+        simd: S,
+        (dy, x, shift): (Source<'_, D>, Source<'_, E>, D::Real),
+    ) -> [f64; 4] {
+        let weight = self.parameters.weight.source();
+        let sums = sum(simd, (dy, x, weight), products(simd, shift));
+        if !O::IS_PARTIAL {
+            return sums;
+        }
+        let [total, squares] = sum(simd, x.part(0..self.operator.measured(x.len())), measuring(simd, shift));
+        [total, squares, sums[2], sums[3]]
+    }
+
+    /// What the sums of a row say about its gradient.
+    #[inline(always)]
+    fn judge<S: Isa, E: Element<Real = D::Real>>(
+        &self,
+        simd: S,
+        (dy, x, shift): (Source<'_, D>, Source<'_, E>, D::Real),
+        [total, squares, g, product]: [f64; 4],
+        is_second: bool,
+        scaling: Scaling,
+    ) -> Verdict<D::Real, Gradient<D::Real>> {
+        let count = self.operator.measured(x.len());
+        let measured = Measured { count, shift, sums: [total, squares], is_second };
+        let statistic = match self.operator.judge(measured, scaling) {
+            Verdict::Accepted(statistic) => statistic,
+            Verdict::Again(shift) => return Verdict::Again(shift),
+            Verdict::Rejected => return Verdict::Rejected,
+        };
+        let line: Line = statistic.into();
+        let [centre, rstd, offset] = line.parts();
+        let projection = if product.is_finite() && product.abs() >= D::Real::TINY {
+            let distance = line.mean - shift.to_f64();
+            if distance == 0.0 { product * line.rstd } else { (product - distance * g) * line.rstd }
+        } else {
+            // `x_hat` is of size 1, unlike `d`: its product with `g` stays within the range of the type if any does.
+            let [centre, rstd, offset] = Lanes::splats(simd, [centre, rstd, offset]);
+            let [sum] = sum(
+                simd,
+                (dy, x, self.parameters.weight.source()),
+                #[inline(always)]
+                |(dy, x, w), [sum]| [(dy * w).mul_add((x - centre).mul_add(rstd, offset), sum)],
+            );
+            sum
+        };
+        let [a, b] = self.operator.gradient(statistic, count as f64, [g, projection]).map(D::Real::from_f64);
+        Verdict::Accepted(Gradient { centre, rstd, offset, a, b, scale: D::Real::from_f64(line.rstd * scaling.scale) })
+    }
+
+    /// Maps a row, and measures another beside.
+    #[inline(always)]
+    fn map<S: Isa, E: Element<Real = D::Real>, L: Addend<D::Real>, const M: usize>(
+        &self,
+        simd: S,
+        row: usize,
+        (dy, more, x): RowInputs<'_, D, L, E>,
+        gradient: Gradient<D::Real>,
+        mut dx: [Sink<'_, D>; M],
+        params: &mut Params<'_, D::Real>,
+        beside: Option<(Source<'_, D>, Source<'_, E>, D::Real)>,
+    ) -> [f64; 4] {
+        let at = (row - params.first) / self.block * self.width;
+        let is_wanted = !params.weight.is_empty();
+        let weight = self.parameters.weight.source();
+        let (whole, same) = (gradient.lanes(simd), |x_hat| x_hat);
+        if O::IS_PARTIAL {
+            // Behind the measured elements `dx` does not depend on `x`: a NaN or an infinity there must not reach it.
+            let (count, nothing) = (self.operator.measured(self.width), Splat(D::Real::from_f64(-0.0)));
+            for (range, is_coupled) in [(0..count, true), (count..self.width, false)] {
+                let dx = dx.each_mut().map(|dx| dx.part(range.clone()));
+                let from = (dy.part(range.clone()), x.part(range.clone()), weight.part(range.clone()), nothing);
+                let sums = &mut params.weight[if is_wanted { at + range.start..at + range.end } else { 0..0 }];
+                let gradient = GradientLanes { is_coupled, ..whole };
+                if is_wanted {
+                    gradient.map_beside(simd, from, dx, (sums, Discard), same, None);
+                } else {
+                    gradient.map_beside(simd, from, dx, (Discard, Discard), same, None);
+                }
+            }
+            return beside.map_or([0.0; 4], |beside| self.measure(simd, beside));
+        }
+        let from = (dy, x, weight, more.lanes::<S>());
+        let beside = beside.map(|(dy, x, shift)| ((dy, x, weight), shift));
+        if !is_wanted {
+            return whole.map_beside(simd, from, dx, (Discard, Discard), same, beside);
+        }
+        let sums = &mut params.weight[at..][..self.width];
+        if O::HAS_BIAS {
+            whole.map_beside(simd, from, dx, (sums, &mut params.bias[at..][..self.width]), same, beside)
+        } else if O::ROUNDS && D::IS_NARROW && self.operator.rounds() {
+            whole.map_beside(simd, from, dx, (sums, Discard), D::round, beside)
+        } else {
+            whole.map_beside(simd, from, dx, (sums, Discard), same, beside)
         }
     }
 
@@ -289,117 +305,83 @@ impl<D: Element, O: Operator<D::Real>, const N: usize, const M: usize> Tile<'_, 
     /// set only.
     #[cold]
     #[inline(never)]
-    fn rescue<E: Element<Real = D::Real>>(
+    fn rescue<E: Element<Real = D::Real>, L: Addend<D::Real>, const M: usize>(
         &self,
-        inputs: [[Source<'_, D>; 1]; N],
-        x: Source<'_, E>,
-        outputs: [[Sink<'_, D>; 1]; M],
-        params: Option<Params<'_, D::Real>>,
+        row: usize,
+        (dy, more, x): RowInputs<'_, D, L, E>,
+        dx: [Sink<'_, D>; M],
+        params: &mut Params<'_, D::Real>,
         room: &mut Vec<D::Real>,
     ) {
-        let (simd, Job { parameters, operator, .. }) = (pulp::Scalar128b, self.job);
-        let scaling = rescale(x, operator.measured(x.len()), parameters.eps, room);
+        let simd = pulp::Scalar128b;
+        let scaling = rescale(x, self.operator.measured(x.len()), self.parameters.eps, room);
         let x = Source::from(&room[..]);
-        if let Some(gradient) = operator.gradient(simd, inputs[0][0], x, parameters.weight.source(), scaling) {
-            self.map(simd, inputs, [x], [gradient], outputs, params);
+        let (mut shift, mut is_second) = (self.operator.shift(simd, x), false);
+        loop {
+            let row_in = (dy, x, shift);
+            match self.judge(simd, row_in, self.measure(simd, row_in), is_second, scaling) {
+                Verdict::Accepted(gradient) => {
+                    self.map(simd, row, (dy, more, x), gradient, dx, params, None);
+                    return;
+                }
+                Verdict::Again(nearer) => (shift, is_second) = (nearer, true),
+                Verdict::Rejected => unreachable!("a rescaled row is taken as it comes"),
+            }
         }
     }
 }
 
-/// Some columns of some rows.
-struct Columns<'a, D: Element, E, const R: usize, const M: usize> {
-    dy: [Source<'a, D>; R],
-    x: [Source<'a, E>; R],
-    weight: Source<'a, D::Real>,
-    dx: [[Sink<'a, D>; R]; M],
-    params: Option<Params<'a, D::Real>>,
+/// Adds a vector's `d = x - shift`, `d^2`, `g = dy * weight` and `g * d` to the sums.
+#[inline(always)]
+fn products<S: Isa, R: Real>(
+    simd: S,
+    shift: R,
+) -> impl Fn((Lanes<S, R>, Lanes<S, R>, Lanes<S, R>), [Lanes<S, R>; 4]) -> [Lanes<S, R>; 4] {
+    let shift = Lanes::splat(simd, shift);
+    move |(dy, x, w), [total, squares, g_sum, product]| {
+        let (d, g) = (x - shift, dy * w);
+        [total + d, d.mul_add(d, squares), g_sum + g, g.mul_add(d, product)]
+    }
 }
 
-impl<D: Element, E: Element<Real = D::Real>, const R: usize, const M: usize> Columns<'_, D, E, R, M> {
-    /// The map stage in the form that the call needs; `dx` depends on `x` if they are `coupled`.
-    #[inline(always)]
-    fn map<S: Isa, O: Operator<D::Real>, L: Load<S, D::Real, Item = Lanes<S, D::Real>>>(
-        mut self,
-        simd: S,
-        gradients: &[GradientLanes<S, D::Real>; R],
-        more: [L; R],
-        coupled: bool,
-        operator: &O,
-    ) {
-        let params = self.params.take();
-        let whole = GradientLanes::<S, D::Real>::dx;
-        match params {
-            // What does not depend on x must not see a NaN or an infinity there.
-            None if !coupled => self.stage(simd, gradients, more, (Discard, Discard), GradientLanes::uncoupled, #[inline(always)] |x| x),
-            Some(Params { weight, .. }) if !coupled => {
-                self.stage(simd, gradients, more, (weight, Discard), GradientLanes::uncoupled, #[inline(always)] |x| x);
-            }
-            None => self.stage(simd, gradients, more, (Discard, Discard), whole, #[inline(always)] |x| x),
-            Some(Params { weight, bias }) if O::HAS_BIAS => {
-                self.stage(simd, gradients, more, (weight, bias), whole, #[inline(always)] |x| x);
-            }
-            Some(Params { weight, .. }) if O::ROUNDS && D::IS_NARROW && operator.rounds() => {
-                self.stage(simd, gradients, more, (weight, Discard), whole, D::round);
-            }
-            Some(Params { weight, .. }) => self.stage(simd, gradients, more, (weight, Discard), whole, #[inline(always)] |x| x),
-        }
-    }
+/// What is added to a gradient before it is rounded: something to load, on any instruction set.
+trait Addend<R: Real>: Copy {
+    fn lanes<S: Isa>(self) -> impl Load<S, R, Item = Lanes<S, R>>;
+}
 
-    /// Computes `dx`, and adds to the sums of `dweight` and `dbias`. `more` is added to `dx` before it is rounded;
-    /// `stored` is what the operator makes of `x_hat` before it multiplies it with the weight.
-    ///
-    /// The limit: five multiplications or fused ones per vector, at two a cycle; the loads of `dy` and `x` and a share of
-    /// three others, one store and a share of two others; else bandwidth.
+impl<D: Element> Addend<D::Real> for Source<'_, D> {
     #[inline(always)]
-    fn stage<S: Isa, L: Load<S, D::Real, Item = Lanes<S, D::Real>>>(
-        self,
-        simd: S,
-        gradients: &[GradientLanes<S, D::Real>; R],
-        more: [L; R],
-        (weight, bias): (impl Slot<S, D::Real>, impl Slot<S, D::Real>),
-        dx_of: impl Fn(&GradientLanes<S, D::Real>, [Lanes<S, D::Real>; 3]) -> Lanes<S, D::Real>,
-        stored: impl Fn(Lanes<S, D::Real>) -> Lanes<S, D::Real>,
-    ) {
-        let ((weight_sum, weight_to), (bias_sum, bias_to)) = (weight.ends(), bias.ends());
-        let from = (self.dy, self.x, self.weight, more, weight_sum, bias_sum);
-        map(simd, from, (self.dx, weight_to, bias_to), #[inline(always)] |(dy, x, w, more, mut weight, mut bias)| {
-            let mut dx = dy;
-            for (i, gradient) in gradients.iter().enumerate() {
-                let x_hat = gradient.x_hat(x[i]);
-                dx[i] = dx_of(gradient, [dy[i], w, x_hat]) + more[i];
-                weight = dy[i].mul_add(stored(x_hat), weight);
-                bias = bias + dy[i];
-            }
-            ([dx; M], weight, bias)
-        });
+    fn lanes<S: Isa>(self) -> impl Load<S, D::Real, Item = Lanes<S, D::Real>> {
+        self
     }
+}
+
+impl<R: Real> Addend<R> for Splat<R> {
+    #[inline(always)]
+    fn lanes<S: Isa>(self) -> impl Load<S, R, Item = Lanes<S, R>> {
+        self
+    }
+}
+
+/// What the gradient of a row needs of its statistics: `dx = (g + a + x_hat * b) * scale` with `g = dy * weight` and
+/// `x_hat = (x - centre) * rstd + offset`.
+#[derive(Clone, Copy)]
+struct Gradient<R> {
+    centre: R,
+    rstd: R,
+    offset: R,
+    a: R,
+    b: R,
+    /// The derivative of `x_hat`: `rstd`, but for rescaled rows.
+    scale: R,
 }
 
 impl<R: Real> Gradient<R> {
-    /// That of `x_hat = x * rstd`, for `dx = (g - x_hat * b) * rstd`.
-    #[inline(always)]
-    pub fn scaled(rstd: f64, b: f64, scaling: Scaling) -> Self {
-        Gradient {
-            centre: R::default(),
-            rstd: R::from_f64(rstd),
-            // x + (-0) is x, for every x.
-            offset: R::from_f64(-0.0),
-            a: R::from_f64(-0.0),
-            b: R::from_f64(-b),
-            scale: R::from_f64(rstd * scaling.scale),
-        }
-    }
-
     #[inline(always)]
     fn lanes<S: Isa>(self, simd: S) -> GradientLanes<S, R> {
-        GradientLanes {
-            centre: Lanes::splat(simd, self.centre),
-            rstd: Lanes::splat(simd, self.rstd),
-            offset: Lanes::splat(simd, self.offset),
-            a: Lanes::splat(simd, self.a),
-            b: Lanes::splat(simd, self.b),
-            scale: Lanes::splat(simd, self.scale),
-        }
+        let Gradient { centre, rstd, offset, a, b, scale } = self;
+        let [centre, rstd, offset, a, b, scale] = Lanes::splats(simd, [centre, rstd, offset, a, b, scale]);
+        GradientLanes { centre, rstd, offset, a, b, scale, is_coupled: true }
     }
 }
 
@@ -412,22 +394,60 @@ struct GradientLanes<S: Isa, R: Real> {
     a: Lanes<S, R>,
     b: Lanes<S, R>,
     scale: Lanes<S, R>,
+    /// Whether `dx` depends on `x`.
+    is_coupled: bool,
 }
 
+/// `dy`, `x`, the weight, and what is added to `dx`.
+type From<'a, D, E, L> = (Source<'a, D>, Source<'a, E>, Source<'a, <D as Element>::Real>, L);
+
 impl<S: Isa, R: Real> GradientLanes<S, R> {
+    /// Computes `dx`, and adds to the sums of `dweight` and `dbias`. `stored` is what the operator makes of `x_hat` before
+    /// it multiplies it with the weight.
+    ///
+    /// The limit: five multiplications or fused ones per vector, at two a cycle, and the loads of seven vectors, in the
+    /// first-level cache; else bandwidth.
     #[inline(always)]
-    fn x_hat(&self, x: Lanes<S, R>) -> Lanes<S, R> {
-        (x - self.centre).mul_add(self.rstd, self.offset)
+    fn map_beside<D: Element<Real = R>, E: Element<Real = R>, L: Load<S, R, Item = Lanes<S, R>>, const M: usize>(
+        self,
+        simd: S,
+        (dy, x, weight, more): From<'_, D, E, L>,
+        dx: [Sink<'_, D>; M],
+        (weight_sums, bias_sums): (impl Slot<S, R>, impl Slot<S, R>),
+        stored: impl Fn(Lanes<S, R>) -> Lanes<S, R>,
+        beside: Option<((Source<'_, D>, Source<'_, E>, Source<'_, R>), R)>,
+    ) -> [f64; 4] {
+        let ((weight_sum, weight_to), (bias_sum, bias_to)) = (weight_sums.ends(), bias_sums.ends());
+        let (from, to) = ((dy, x, weight, more, weight_sum, bias_sum), (dx, weight_to, bias_to));
+        both(
+            simd,
+            (from, to),
+            #[inline(always)]
+            |(dy, x, w, more, weight, bias)| {
+                let x_hat = (x - self.centre).mul_add(self.rstd, self.offset);
+                let g = dy * w;
+                let whole = x_hat.mul_add(self.b, g + self.a);
+                let dx = (if self.is_coupled { whole } else { g }) * self.scale + more;
+                ([dx; M], dy.mul_add(stored(x_hat), weight), bias + dy)
+            },
+            beside,
+        )
     }
+}
 
-    #[inline(always)]
-    fn dx(&self, [dy, w, x_hat]: [Lanes<S, R>; 3]) -> Lanes<S, R> {
-        x_hat.mul_add(self.b, dy * w + self.a) * self.scale
-    }
-
-    /// Where the statistic does not depend on the element.
-    #[inline(always)]
-    fn uncoupled(&self, [dy, w, _]: [Lanes<S, R>; 3]) -> Lanes<S, R> {
-        (dy * w) * self.scale
+/// One map, and the sums of another row beside, if any.
+#[inline(always)]
+fn both<S: Isa, D: Element, E: Element<Real = D::Real>, L: Load<S, D::Real>, T: Store<S, D::Real>>(
+    simd: S,
+    map: (L, T),
+    compute: impl Fn(L::Item) -> T::Item,
+    beside: Option<((Source<'_, D>, Source<'_, E>, Source<'_, D::Real>), D::Real)>,
+) -> [f64; 4] {
+    match beside {
+        Some((summed, shift)) => sum_and_map(simd, summed, products(simd, shift), map, compute),
+        None => {
+            simd::map(simd, map.0, map.1, compute);
+            [0.0; 4]
+        }
     }
 }

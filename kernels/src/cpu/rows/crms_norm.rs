@@ -13,12 +13,12 @@
 //!
 //! **Source.** Jiang, Gu, Zhu, Pan: Pre-RMSNorm and Pre-CRMSNorm Transformers, arXiv:2305.14858.
 
-use super::rms_norm::{projection, times};
-use super::{Gradient, Operator, Rows};
+use super::rms_norm::Rstd;
+use super::{Line, Measured, Operator, Rows, Verdict};
 use crate::abi::{Call, Refusal};
 use crate::cpu::arguments::for_data_type;
 use crate::cpu::moments::Scaling;
-use crate::simd::{Element, Isa, Lanes, Real, Source, sum};
+use crate::simd::{Element, Isa, Lanes, Real};
 
 /// `x`, `weight`? -> `y`
 ///
@@ -50,38 +50,42 @@ fn backward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
 struct Compressed;
 
 /// The sum of a row, and the reciprocal root of the mean of the squares of the vector it stands for.
-#[inline(always)]
-fn statistic<S: Isa, E: Element>(simd: S, x: Source<'_, E>, scaling: Scaling) -> Option<(f64, f64)> {
-    let [sum, squares] = sum(simd, x, |x, [sum, squares]| [sum + x, x.mul_add(x, squares)]);
-    let mean = (squares + sum * sum) / (x.len() as f64 + 1.0);
-    scaling.accepts::<E::Real>(mean).then(|| (sum, 1.0 / (mean + scaling.eps).sqrt()))
+#[derive(Clone, Copy)]
+struct Statistic {
+    sum: f64,
+    rstd: Rstd,
+}
+
+impl From<Statistic> for Line {
+    #[inline(always)]
+    fn from(statistic: Statistic) -> Line {
+        statistic.rstd.into()
+    }
 }
 
 impl<R: Real> Operator<R> for Compressed {
-    type Statistic = R;
+    type Statistic = Statistic;
 
     #[inline(always)]
-    fn measure<S: Isa, E: Element<Real = R>>(&self, simd: S, x: Source<'_, E>, scaling: Scaling) -> Option<R> {
-        statistic(simd, x, scaling).map(|(_, rstd)| R::from_f64(rstd))
+    fn judge(&self, measured: Measured<R>, scaling: Scaling) -> Verdict<R, Statistic> {
+        let [sum, squares] = measured.sums;
+        let mean = (squares + sum * sum) / (measured.count as f64 + 1.0);
+        match Rstd::judge(mean, scaling) {
+            Verdict::Accepted(rstd) => Verdict::Accepted(Statistic { sum, rstd }),
+            Verdict::Again(shift) => Verdict::Again(shift),
+            Verdict::Rejected => Verdict::Rejected,
+        }
     }
 
     #[inline(always)]
-    fn normalized<S: Isa>(&self, simd: S, rstd: R) -> impl Fn(Lanes<S, R>) -> Lanes<S, R> + Copy {
-        times(simd, rstd)
+    fn normalized<S: Isa>(&self, simd: S, statistic: Statistic) -> impl Fn(Lanes<S, R>) -> Lanes<S, R> + Copy {
+        statistic.rstd.normalized(simd)
     }
 
     /// `dx = (g - (x_hat + s_hat) * sum(g * x_hat) / (m + 1)) * rstd` with `g = dy * weight` and `s_hat = s * rstd`.
     #[inline(always)]
-    fn gradient<S: Isa, E: Element<Real = R>, D: Element<Real = R>>(
-        &self,
-        simd: S,
-        dy: Source<'_, D>,
-        x: Source<'_, E>,
-        weight: Source<'_, R>,
-        scaling: Scaling,
-    ) -> Option<Gradient<R>> {
-        let (sum, rstd) = statistic(simd, x, scaling)?;
-        let mean = projection(simd, dy, x, weight, rstd) / (x.len() as f64 + 1.0);
-        Some(Gradient { a: R::from_f64(-(mean * (sum * rstd))), ..Gradient::scaled(rstd, mean, scaling) })
+    fn gradient(&self, statistic: Statistic, count: f64, [_, projection]: [f64; 2]) -> [f64; 2] {
+        let mean = projection / (count + 1.0);
+        [-(mean * (statistic.sum * statistic.rstd.0)), -mean]
     }
 }

@@ -2,14 +2,11 @@
 
 use std::ops::Range;
 
-use super::{COLUMNS, Operator, Parameters, Rows, Sum, Sums};
+use super::{Measured, Operator, Parameters, Rows, Sum, Sums, Verdict, measuring};
 use crate::cpu::moments::{Scaling, rescale};
 use crate::cpu::parallel;
 use crate::cpu::views::{Input, Output, Writer, streams, writers};
-use crate::simd::{self, Element, InstructionSet, Isa, Sink, Source, Task, array, map};
-
-/// Rows that go through the map stage together: what they share is loaded once for all of them.
-const TILE: usize = 4;
+use crate::simd::{self, Element, InstructionSet, Isa, Lanes, Load, Sink, Source, Task, map, sum, sum_and_map};
 
 /// Normalizes all rows. With two inputs, their sum is normalized, and stored in the second output.
 pub fn forward<D: Element, O: Operator<D::Real>, const N: usize>(
@@ -23,25 +20,12 @@ pub fn forward<D: Element, O: Operator<D::Real>, const N: usize>(
     if rows.width == 0 {
         return;
     }
+    let streams = streams(inputs.each_ref(), outputs.each_ref());
+    let job =
+        Job { inputs: &inputs, outputs: &outputs, streams, sum, row: RowJob { parameters, operator, width: rows.width } };
     let set = InstructionSet::current();
-    let streams = streams(&inputs, &outputs);
-    let tile = rows.tile::<D>(TILE, streams.contains(&true));
-    let job = Job {
-        inputs: &inputs,
-        outputs: &outputs,
-        streams,
-        sum,
-        parameters,
-        operator,
-        width: rows.width,
-        tile,
-        fetches: rows.fetches::<D>(2 * N),
-    };
-    let tiles = rows.count.div_ceil(tile);
-    let parts: parallel::Parts<_> = parallel::divide(rows.call.threads(), tiles, tile * rows.width)
-        .into_iter()
-        .map(|tiles| Part { job: &job, rows: tiles.start * tile..rows.count.min(tiles.end * tile) })
-        .collect();
+    let parts = parallel::divide(rows.call.threads(), rows.count, rows.width);
+    let parts = parts.into_iter().map(|rows| Part { job: &job, rows }).collect();
     parallel::each(parts, |part| simd::run(set, part));
 }
 
@@ -51,11 +35,7 @@ struct Job<'a, D: Element, O, const N: usize> {
     outputs: &'a [Output<'a, D>; N],
     streams: [bool; N],
     sum: Sum,
-    parameters: &'a Parameters<'a, D::Real>,
-    operator: &'a O,
-    width: usize,
-    tile: usize,
-    fetches: bool,
+    row: RowJob<'a, D, O>,
 }
 
 /// The rows of one thread.
@@ -70,109 +50,118 @@ impl<D: Element, O: Operator<D::Real>, const N: usize> Task for Part<'_, D, O, N
         let Part { job, rows } = self;
         let mut readers = job.inputs.each_ref().map(|input| input.reader(rows.end));
         let mut writers = writers(job.outputs, rows.end, job.streams);
-        let (mut sums, mut room) = (Sums::new(job.width), Vec::new());
-        let mut row = rows.start;
-        while row < rows.end {
-            let most = job.tile.min(rows.end - row);
-            let most = readers.iter_mut().fold(most, |most, reader| reader.together(row, most));
-            let count = writers.iter_mut().fold(most, |most, writer| writer.together(row, most));
-            let next = (job.fetches && row + count < rows.end).then_some(row + count);
-            let tile = Tile { job, row, count, next };
-            if N == 2 {
-                for i in 0..count {
-                    let from = readers.each_mut().map(|reader| reader.row(row + i));
-                    sums.add(simd, job.sum, i, (from[0], from[N - 1]), Some(writers[N - 1].row(row + i)));
+        let (mut sums, mut room) = (Sums::new(job.row.width), Vec::new());
+        let mut start = rows.start;
+        while start < rows.end {
+            let most = rows.end - start;
+            let most = readers.iter_mut().fold(most, |most, reader| reader.together(start, most));
+            let end = start + writers.iter_mut().fold(most, |most, writer| writer.together(start, most));
+            let mut measured = None;
+            for row in start..=end {
+                let next = (row < end).then_some(row);
+                if N == 2 {
+                    if let Some(row) = next {
+                        let from = readers.each_mut().map(|reader| reader.row(row));
+                        sums.add(simd, job.sum, row, (from[0], from[N - 1]), Some(writers[N - 1].row(row)));
+                    }
+                    job.row.step(simd, |row| sums.row(row), next, &mut measured, &mut writers[0], &mut room);
+                } else {
+                    let x = readers[0].rows();
+                    job.row.step(simd, |row| x.row(row), next, &mut measured, &mut writers[0], &mut room);
                 }
-                tile.normalize(simd, sums.rows(count), &mut writers[0], &mut room);
-            } else {
-                tile.normalize(simd, readers[0].rows(row, count), &mut writers[0], &mut room);
             }
-            for i in 0..count {
-                writers.iter_mut().for_each(|writer| writer.commit(row + i));
-            }
-            row += count;
+            writers.iter_mut().for_each(|writer| writer.commit(end - 1));
+            start = end;
         }
     }
 }
 
-/// Neighbouring rows that go through the stages together.
-struct Tile<'a, D: Element, O, const N: usize> {
-    job: &'a Job<'a, D, O, N>,
-    row: usize,
-    count: usize,
-    /// The first row to be fetched ahead.
-    next: Option<usize>,
+/// What is done with each row.
+struct RowJob<'a, D: Element, O> {
+    parameters: &'a Parameters<'a, D::Real>,
+    operator: &'a O,
+    width: usize,
 }
 
-impl<D: Element, O: Operator<D::Real>, const N: usize> Tile<'_, D, O, N> {
-    /// Measures all rows, then maps them: together, if there are enough.
+impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
+    /// Measures the `next` row, if any, while the one that was `measured` before is mapped.
     #[inline(always)]
-    fn normalize<S: Isa, E: Element<Real = D::Real>>(
+    fn step<'x, S: Isa, E: Element<Real = D::Real>>(
         &self,
         simd: S,
-        x: [Source<'_, E>; TILE],
+        x: impl Fn(usize) -> Source<'x, E>,
+        next: Option<usize>,
+        measured: &mut Option<(usize, O::Statistic)>,
         y: &mut Writer<'_, D>,
         room: &mut Vec<D::Real>,
     ) {
-        let Tile { job, row, count, .. } = *self;
-        let mut statistics = [None; TILE];
-        for (statistic, &x) in statistics[..count].iter_mut().zip(&x) {
-            *statistic = job.operator.measure(simd, x, Scaling::none(job.parameters.eps));
-        }
-        if O::SHARES
-            && S::REGISTERS >= 32
-            && let [Some(a), Some(b), Some(c), Some(d)] = statistics
-        {
-            return self.map(simd, x, [a, b, c, d], y.rows(row));
-        }
-        for i in 0..count {
-            match statistics[i] {
-                Some(statistic) => self.map(simd, [x[i]], [statistic], y.rows(row + i)),
-                None => self.rescue(x[i], y.rows(row + i), room),
+        let scaling = Scaling::none(self.parameters.eps);
+        let mut shift = next.map(|row| self.operator.shift(simd, x(row)));
+        let mut is_second = false;
+        loop {
+            let beside = next.zip(shift).map(|(row, shift)| (x(row), shift));
+            let sums = match measured.take() {
+                Some((row, statistic)) => self.map(simd, x(row), statistic, y.row(row), beside),
+                None => match beside {
+                    Some((x, shift)) => self.measure(simd, x, shift),
+                    None => return,
+                },
+            };
+            let Some((row, (x, used))) = next.zip(beside) else { return };
+            let sums = Measured { count: self.operator.measured(x.len()), shift: used, sums, is_second };
+            match self.operator.judge(sums, scaling) {
+                Verdict::Accepted(statistic) => {
+                    *measured = Some((row, statistic));
+                    return;
+                }
+                Verdict::Again(nearer) => (shift, is_second) = (Some(nearer), true),
+                Verdict::Rejected => return self.rescue(x, y.row(row), room),
             }
         }
     }
 
-    /// Maps rows, and fetches others meanwhile.
-    ///
-    /// The limit: per vector, the load of `x`, one store, and a share of the loads of weight and bias; else bandwidth.
+    /// The sums of a row that its statistic is made of.
     #[inline(always)]
-    fn map<S: Isa, E: Element<Real = D::Real>, const R: usize>(
+    fn measure<S: Isa, E: Element<Real = D::Real>>(&self, simd: S, x: Source<'_, E>, shift: D::Real) -> [f64; 2] {
+        sum(simd, x.part(0..self.operator.measured(x.len())), measuring(simd, shift))
+    }
+
+    /// Maps a row, and measures another beside.
+    #[inline(always)]
+    fn map<S: Isa, E: Element<Real = D::Real>>(
         &self,
         simd: S,
-        x: [Source<'_, E>; R],
-        statistics: [O::Statistic; R],
-        mut y: [Sink<'_, D>; R],
-    ) {
-        let Job { parameters, operator, width, .. } = *self.job;
-        let normalized = array(#[inline(always)] |i| operator.normalized(simd, statistics[i]));
-        let columns = if self.next.is_some() { COLUMNS } else { width };
-        for start in (0..width).step_by(columns) {
-            let range = start..width.min(start + columns);
-            let x: [_; R] = array(#[inline(always)] |i| x[i].part(range.clone()));
-            let y = y.each_mut().map(|y| y.part(range.clone()));
-            let weight = parameters.weight.source().part(range.clone());
-            if O::HAS_BIAS {
-                let bias = parameters.bias.source().part(range.clone());
-                map(simd, (x, weight, bias), y, #[inline(always)] |(x, w, b)| each(&normalized, x, #[inline(always)] |x_hat| x_hat.mul_add(w, b)));
-            } else if O::ROUNDS && D::IS_NARROW && operator.rounds() {
-                map(simd, (x, weight), y, #[inline(always)] |(x, w)| each(&normalized, x, #[inline(always)] |x_hat| D::round(x_hat) * w));
-            } else {
-                map(simd, (x, weight), y, #[inline(always)] |(x, w)| each(&normalized, x, #[inline(always)] |x_hat| x_hat * w));
-            }
-            self.fetch(range);
+        x: Source<'_, E>,
+        statistic: O::Statistic,
+        y: Sink<'_, D>,
+        beside: Option<(Source<'_, E>, D::Real)>,
+    ) -> [f64; 2] {
+        let (weight, bias) = (self.parameters.weight.source(), self.parameters.bias.source());
+        let x_hat = self.operator.normalized(simd, statistic);
+        if O::HAS_BIAS {
+            self.stage(simd, (x, weight, bias), y, #[inline(always)] |(x, w, b)| x_hat(x).mul_add(w, b), beside)
+        } else if O::ROUNDS && D::IS_NARROW && self.operator.rounds() {
+            self.stage(simd, (x, weight), y, #[inline(always)] |(x, w)| D::round(x_hat(x)) * w, beside)
+        } else {
+            self.stage(simd, (x, weight), y, #[inline(always)] |(x, w)| x_hat(x) * w, beside)
         }
     }
 
-    /// Fetches some columns of the next rows.
+    /// The limit: loading `x` twice, weight and bias, and storing `y`, in the first-level cache; else bandwidth.
     #[inline(always)]
-    fn fetch(&self, columns: Range<usize>) {
-        let Some(next) = self.next else { return };
-        for input in self.job.inputs {
-            for i in 0..self.count {
-                if let Some(row) = input.lying(next + i) {
-                    row.part(columns.clone()).prefetch();
-                }
+    fn stage<S: Isa, E: Element<Real = D::Real>, L: Load<S, D::Real>>(
+        &self,
+        simd: S,
+        from: L,
+        y: Sink<'_, D>,
+        compute: impl Fn(L::Item) -> Lanes<S, D::Real>,
+        beside: Option<(Source<'_, E>, D::Real)>,
+    ) -> [f64; 2] {
+        match beside {
+            Some((x, shift)) if !O::IS_PARTIAL => sum_and_map(simd, x, measuring(simd, shift), (from, y), compute),
+            _ => {
+                map(simd, from, y, compute);
+                beside.map_or([0.0; 2], |(x, shift)| self.measure(simd, x, shift))
             }
         }
     }
@@ -181,25 +170,22 @@ impl<D: Element, O: Operator<D::Real>, const N: usize> Tile<'_, D, O, N> {
     /// set only.
     #[cold]
     #[inline(never)]
-    fn rescue<E: Element<Real = D::Real>>(&self, x: Source<'_, E>, y: [Sink<'_, D>; 1], room: &mut Vec<D::Real>) {
-        let (simd, operator) = (pulp::Scalar128b, self.job.operator);
-        let scaling = rescale(x, operator.measured(x.len()), self.job.parameters.eps, room);
+    fn rescue<E: Element<Real = D::Real>>(&self, x: Source<'_, E>, y: Sink<'_, D>, room: &mut Vec<D::Real>) {
+        let simd = pulp::Scalar128b;
+        let count = self.operator.measured(x.len());
+        let scaling = rescale(x, count, self.parameters.eps, room);
         let x = Source::from(&room[..]);
-        if let Some(statistic) = operator.measure(simd, x, scaling) {
-            self.map(simd, [x], [statistic], y);
+        let (mut shift, mut is_second) = (self.operator.shift(simd, x), false);
+        loop {
+            let sums = self.measure(simd, x, shift);
+            match self.operator.judge(Measured { count, shift, sums, is_second }, scaling) {
+                Verdict::Accepted(statistic) => {
+                    self.map(simd, x, statistic, y, None);
+                    return;
+                }
+                Verdict::Again(nearer) => (shift, is_second) = (nearer, true),
+                Verdict::Rejected => unreachable!("a rescaled row is taken as it comes"),
+            }
         }
     }
-}
-
-/// Normalizes a vector of each row, and finishes it.
-#[inline(always)]
-fn each<V: Copy, const R: usize>(
-    normalized: &[impl Fn(V) -> V; R],
-    mut values: [V; R],
-    finish: impl Fn(V) -> V,
-) -> [V; R] {
-    for (value, normalized) in values.iter_mut().zip(normalized) {
-        *value = finish(normalized(*value));
-    }
-    values
 }

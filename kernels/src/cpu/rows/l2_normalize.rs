@@ -16,12 +16,11 @@
 //!
 //! **Source.** `torch.nn.functional.normalize` with p = 2.
 
-use super::rms_norm::projection;
-use super::{Gradient, Operator, Parameters, Rows};
+use super::{Line, Measured, Operator, Parameters, Rows, Verdict};
 use crate::abi::{Call, Refusal};
 use crate::cpu::arguments::{Param, eps, for_data_type};
-use crate::cpu::moments::{Scaling, squares};
-use crate::simd::{Element, Isa, Lanes, Real, Source};
+use crate::cpu::moments::Scaling;
+use crate::simd::{Element, Isa, Lanes, Real};
 
 /// `x` -> `y`
 ///
@@ -54,11 +53,20 @@ fn backward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
 /// Division by the norm, or by the least divisor.
 struct Floor(f64);
 
-/// The norm of a row and the least divisor, both as the row is scaled.
+/// What a row is divided by.
 #[derive(Clone, Copy)]
-struct Norm {
-    norm: f64,
-    floor: f64,
+struct Divisor {
+    /// The norm or the least divisor.
+    divisor: f64,
+    /// Whether it depends on the row.
+    is_norm: bool,
+}
+
+impl From<Divisor> for Line {
+    #[inline(always)]
+    fn from(divisor: Divisor) -> Line {
+        Line { mean: 0.0, rstd: 1.0 / divisor.divisor }
+    }
 }
 
 impl Floor {
@@ -67,52 +75,34 @@ impl Floor {
         let (floor, one) = (eps(call)?, vec![R::from_f64(1.0); rows.width]);
         Ok((Parameters { eps: floor * floor, weight: Param::Owned(one), bias: Param::Owned(Vec::new()) }, Floor(floor)))
     }
-
-    /// `None` if the sum of squares is not to be trusted; its error does not matter where the floor is far above.
-    #[inline(always)]
-    fn norm<S: Isa, E: Element>(&self, simd: S, x: Source<'_, E>, scaling: Scaling) -> Option<Norm> {
-        let total = squares(simd, x);
-        scaling.accepts::<E::Real>(total).then(|| Norm { norm: total.sqrt(), floor: self.0 * scaling.scale })
-    }
-}
-
-impl Norm {
-    /// A norm of NaN stays one.
-    #[inline(always)]
-    fn divisor(self) -> f64 {
-        if self.norm < self.floor { self.floor } else { self.norm }
-    }
 }
 
 impl<R: Real> Operator<R> for Floor {
-    type Statistic = R;
+    type Statistic = Divisor;
 
+    /// Rejects a sum of squares that is not to be trusted; its error does not matter where the floor is far above.
     #[inline(always)]
-    fn measure<S: Isa, E: Element<Real = R>>(&self, simd: S, x: Source<'_, E>, scaling: Scaling) -> Option<R> {
-        self.norm(simd, x, scaling).map(|norm| R::from_f64(norm.divisor()))
+    fn judge(&self, measured: Measured<R>, scaling: Scaling) -> Verdict<R, Divisor> {
+        let total = measured.sums[1];
+        if !scaling.accepts::<R>(total) {
+            return Verdict::Rejected;
+        }
+        let (norm, floor) = (total.sqrt(), self.0 * scaling.scale);
+        // A norm of NaN stays one.
+        let divisor = if norm < floor { floor } else { norm };
+        Verdict::Accepted(Divisor { divisor, is_norm: norm >= floor && norm != 0.0 })
     }
 
     #[inline(always)]
-    fn normalized<S: Isa>(&self, simd: S, divisor: R) -> impl Fn(Lanes<S, R>) -> Lanes<S, R> + Copy {
-        let divisor = Lanes::splat(simd, divisor);
+    fn normalized<S: Isa>(&self, simd: S, divisor: Divisor) -> impl Fn(Lanes<S, R>) -> Lanes<S, R> + Copy {
+        let divisor = Lanes::splat(simd, R::from_f64(divisor.divisor));
         move |x| x / divisor
     }
 
     /// `dx = (dy - x_hat * sum(dy * x_hat)) / divisor` with `x_hat = x / divisor`; the second term only where the
     /// norm is the divisor, and not 0.
     #[inline(always)]
-    fn gradient<S: Isa, E: Element<Real = R>, D: Element<Real = R>>(
-        &self,
-        simd: S,
-        dy: Source<'_, D>,
-        x: Source<'_, E>,
-        weight: Source<'_, R>,
-        scaling: Scaling,
-    ) -> Option<Gradient<R>> {
-        let norm = self.norm(simd, x, scaling)?;
-        let rstd = 1.0 / norm.divisor();
-        let is_coupled = norm.norm >= norm.floor && norm.norm != 0.0;
-        let sum = if is_coupled { projection(simd, dy, x, weight, rstd) } else { 0.0 };
-        Some(Gradient::scaled(rstd, sum, scaling))
+    fn gradient(&self, divisor: Divisor, _: f64, [_, projection]: [f64; 2]) -> [f64; 2] {
+        [-0.0, if divisor.is_norm { -projection } else { -0.0 }]
     }
 }

@@ -15,10 +15,10 @@
 //!
 //! **Source.** Ba, Kiros, Hinton: Layer Normalization, arXiv:1607.06450.
 
-use super::{Gradient, Operator, Rows};
+use super::{Line, Measured, Operator, Rows, Verdict};
 use crate::abi::{Call, Refusal};
 use crate::cpu::arguments::for_data_type;
-use crate::cpu::moments::{Moments, Scaling};
+use crate::cpu::moments::Scaling;
 use crate::simd::{Element, Isa, Lanes, Real, Source, sum};
 
 /// `x`, `weight`?, `bias`? -> `y`
@@ -50,62 +50,52 @@ fn backward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
 /// Normalization by mean and variance.
 pub(super) struct LayerNorm;
 
-/// `x_hat = (x - centre) * rstd + offset`: the rounding error of the mean goes with the offset.
-#[derive(Clone, Copy)]
-pub(super) struct Line<R> {
-    centre: R,
-    rstd: R,
-    offset: R,
-}
+/// Elements at the head of a row whose mean is what the sums are taken around.
+const SAMPLE: usize = 64;
 
-impl<R: Real> Line<R> {
-    #[inline(always)]
-    fn new(moments: &Moments<R>) -> Self {
-        let offset = R::from_f64(-(moments.lo.to_f64() * moments.rstd.to_f64()));
-        Line { centre: moments.hi, rstd: moments.rstd, offset }
-    }
-}
+/// How much of the variance the square of the distance from shift to mean may be: the digits lost in the difference of
+/// the two are fewer than one.
+const NEAR: f64 = 0.25;
 
 impl<R: Real> Operator<R> for LayerNorm {
-    type Statistic = Line<R>;
+    type Statistic = Line;
 
-    const SHARES: bool = true;
     const HAS_BIAS: bool = true;
 
     #[inline(always)]
-    fn measure<S: Isa, E: Element<Real = R>>(&self, simd: S, x: Source<'_, E>, scaling: Scaling) -> Option<Line<R>> {
-        let moments = Moments::new(simd, x, scaling.eps);
-        scaling.accepts::<R>(moments.variance).then(|| Line::new(&moments))
+    fn shift<S: Isa, E: Element<Real = R>>(&self, simd: S, x: Source<'_, E>) -> R {
+        let sample = x.part(0..x.len().min(SAMPLE));
+        let [total] = sum(simd, sample, #[inline(always)] |x, [total]| [total + x]);
+        R::from_f64(total / sample.len() as f64)
+    }
+
+    /// From `d = x - shift`: `mean = shift + mean(d)`, `variance = mean(d^2) - mean(d)^2`, where the latter is small. If it
+    /// is not, once more around the mean: what is left of `mean(d)` is the rounding of the first pass.
+    #[inline(always)]
+    fn judge(&self, measured: Measured<R>, scaling: Scaling) -> Verdict<R, Line> {
+        let [distance, squares] = measured.sums.map(|sum| sum / measured.count as f64);
+        let mean = measured.shift.to_f64() + distance;
+        let variance = squares - distance * distance;
+        // Not `max`, which would turn NaN into 0.
+        let variance = if variance < 0.0 { 0.0 } else { variance };
+        if distance * distance <= NEAR * variance || measured.is_second {
+            if !scaling.accepts::<R>(variance) {
+                return Verdict::Rejected;
+            }
+            return Verdict::Accepted(Line { mean, rstd: 1.0 / (variance + scaling.eps).sqrt() });
+        }
+        Verdict::Again(R::from_f64(mean))
     }
 
     #[inline(always)]
-    fn normalized<S: Isa>(&self, simd: S, line: Line<R>) -> impl Fn(Lanes<S, R>) -> Lanes<S, R> + Copy {
-        let (centre, rstd) = (Lanes::splat(simd, line.centre), Lanes::splat(simd, line.rstd));
-        let offset = Lanes::splat(simd, line.offset);
+    fn normalized<S: Isa>(&self, simd: S, line: Line) -> impl Fn(Lanes<S, R>) -> Lanes<S, R> + Copy {
+        let [centre, rstd, offset] = Lanes::splats(simd, line.parts());
         move |x| (x - centre).mul_add(rstd, offset)
     }
 
     /// `dx = (g - mean(g) - x_hat * mean(g * x_hat)) * rstd` with `g = dy * weight`.
     #[inline(always)]
-    fn gradient<S: Isa, E: Element<Real = R>, D: Element<Real = R>>(
-        &self,
-        simd: S,
-        dy: Source<'_, D>,
-        x: Source<'_, E>,
-        weight: Source<'_, R>,
-        scaling: Scaling,
-    ) -> Option<Gradient<R>> {
-        let moments = Moments::new(simd, x, scaling.eps);
-        if !scaling.accepts::<R>(moments.variance) {
-            return None;
-        }
-        let x_hat = moments.normalized(simd);
-        let [a, b] = sum(simd, (dy, x, weight), |(dy, x, w), [a, b]| {
-            let g = dy * w;
-            [a + g, g.mul_add(x_hat(x), b)]
-        });
-        let (n, Line { centre, rstd, offset }) = (x.len() as f64, Line::new(&moments));
-        let scale = R::from_f64(rstd.to_f64() * scaling.scale);
-        Some(Gradient { centre, rstd, offset, a: R::from_f64(-(a / n)), b: R::from_f64(-(b / n)), scale })
+    fn gradient(&self, _: Line, count: f64, [g, projection]: [f64; 2]) -> [f64; 2] {
+        [-(g / count), -(projection / count)]
     }
 }

@@ -1,8 +1,8 @@
 //! Operators whose statistics are taken along the last axes: each row of the data is normalized by itself.
 //!
-//! An operator measures a row ([`Operator::measure`]), and says what its statistic makes of an element
-//! ([`Operator::normalized`]); backward, what makes the gradient ([`Operator::gradient`]). The loops over rows and
-//! elements are in [`forward`] and [`backward`].
+//! A row is measured (its sums are taken), then mapped. An operator says what the sums mean ([`Operator::judge`]), what
+//! that makes of an element ([`Operator::normalized`]), and backward what makes the gradient ([`Operator::gradient`]).
+//! The loops over rows and elements are in [`forward`] and [`backward`]: while one row is mapped, the next is measured.
 
 pub mod add_layer_norm;
 pub mod add_rms_norm;
@@ -14,24 +14,12 @@ pub mod layer_norm;
 pub mod partial_rms_norm;
 pub mod rms_norm;
 
-use std::array::from_fn;
-
 use super::arguments::{Param, ParamOutput, eps, expect_sizes, param, sizes};
 use super::moments::Scaling;
-use super::views::{CACHE_LINE, Input, Output};
+use super::views::{Input, Output};
 use crate::abi::{Call, Refusal};
 use crate::simd::{Element, Isa, Kept, Lanes, Real, Sink, Source, map};
 
-pub use backward::Gradient;
-
-/// The most bytes of one tensor's tile: a tile is measured before it is mapped, and should stay in a cache meanwhile.
-const TILE_BYTES: usize = 1 << 18;
-
-/// Columns that a tile is mapped in at a time, where the next tile is fetched meanwhile.
-const COLUMNS: usize = 256;
-
-/// The least bytes of a call's tensors for which fetching ahead pays: what does not fit in a core's own caches.
-const FETCH_BYTES: usize = 1 << 20;
 
 /// The rows of a call.
 pub struct Rows<'a> {
@@ -187,18 +175,6 @@ impl<'a> Rows<'a> {
         let outputs = [self.output("dx")?, self.output("dresidual")?];
         backward::backward(self, inputs, outputs, Sum::new(self.call)?, parameters, operator)
     }
-
-    /// Rows that go through the stages together, if they can: a tile must stay in a cache, and if outputs are written past
-    /// the caches, all its rows must have their cache lines at the same places.
-    fn tile<D: Element>(&self, most: usize, streams: bool) -> usize {
-        let bytes = self.width * size_of::<D>();
-        if most * bytes > TILE_BYTES || (streams && !bytes.is_multiple_of(CACHE_LINE)) { 1 } else { most }
-    }
-
-    /// Whether rows are to be fetched ahead, with `tensors` of them in a call.
-    fn fetches<D: Element>(&self, tensors: usize) -> bool {
-        self.count.saturating_mul(self.width).saturating_mul(tensors * size_of::<D>()) >= FETCH_BYTES
-    }
 }
 
 /// The parameters of a call; those that are absent do nothing.
@@ -211,18 +187,15 @@ pub struct Parameters<'a, R> {
     pub bias: Param<'a, R>,
 }
 
-/// An operator: what it measures of a row, and how it normalizes by that.
+/// An operator: how it normalizes by the sums of a row.
 pub trait Operator<R: Real>: Sync {
     /// What normalizing an element takes.
-    type Statistic: Copy;
+    type Statistic: Copy + Into<Line>;
 
     /// Whether there is a bias.
     const HAS_BIAS: bool = false;
     /// Whether the statistic may come from a part of the row.
     const IS_PARTIAL: bool = false;
-    /// Whether rows go through the map stage together, where there are registers for that: pays where they share weight
-    /// and bias, or the sums of gradients.
-    const SHARES: bool = false;
     /// Whether half-precision data may be rounded before the weight.
     const ROUNDS: bool = false;
 
@@ -236,26 +209,77 @@ pub trait Operator<R: Real>: Sync {
         width
     }
 
-    /// Measures a row, at least one element long; `None` if `scaling` does not accept its squares.
-    fn measure<S: Isa, E: Element<Real = R>>(
-        &self,
-        simd: S,
-        x: Source<'_, E>,
-        scaling: Scaling,
-    ) -> Option<Self::Statistic>;
+    /// What to subtract from the elements of a row, at least one, before they are added up.
+    #[inline(always)]
+    fn shift<S: Isa, E: Element<Real = R>>(&self, _: S, _: Source<'_, E>) -> R {
+        R::default()
+    }
+
+    /// The statistic, if the sums are good enough for it.
+    fn judge(&self, measured: Measured<R>, scaling: Scaling) -> Verdict<R, Self::Statistic>;
 
     /// What stands before weight and bias.
     fn normalized<S: Isa>(&self, simd: S, statistic: Self::Statistic) -> impl Fn(Lanes<S, R>) -> Lanes<S, R> + Copy;
 
-    /// Measures a row and the gradient that comes to it; `None` as for [`measure`](Self::measure).
-    fn gradient<S: Isa, E: Element<Real = R>, D: Element<Real = R>>(
-        &self,
-        simd: S,
-        dy: Source<'_, D>,
-        x: Source<'_, E>,
-        weight: Source<'_, R>,
-        scaling: Scaling,
-    ) -> Option<Gradient<R>>;
+    /// How the gradient of a row of `count` measured elements comes from the sums of `g = dy * weight` and of
+    /// `g * x_hat`: `dx = (g + a + x_hat * b) * rstd`; answers `[a, b]`.
+    fn gradient(&self, statistic: Self::Statistic, count: f64, sums: [f64; 2]) -> [f64; 2];
+}
+
+/// The sums of a row.
+#[derive(Clone, Copy)]
+pub struct Measured<R> {
+    /// Elements.
+    pub count: usize,
+    /// What was subtracted from each.
+    pub shift: R,
+    /// Of the differences, and of their squares.
+    pub sums: [f64; 2],
+    /// Whether the shift is what an operator asked for.
+    pub is_second: bool,
+}
+
+/// What an operator thinks of the sums of a row.
+pub enum Verdict<R, T> {
+    /// This is their statistic.
+    Accepted(T),
+    /// They should be taken with another shift; not said twice of one row.
+    Again(R),
+    /// Squares have left the range of the working precision.
+    Rejected,
+}
+
+/// How an element is normalized: `x_hat = (x - mean) * rstd`.
+#[derive(Clone, Copy)]
+pub struct Line {
+    /// Of the elements, or 0.
+    pub mean: f64,
+    /// The factor.
+    pub rstd: f64,
+}
+
+impl Line {
+    /// `centre`, `rstd` and `offset` of `x_hat = (x - centre) * rstd + offset`: what rounding the mean lost goes with
+    /// the offset; data of mean 10^6 and spread 1 need it.
+    #[inline(always)]
+    pub fn parts<R: Real>(self) -> [R; 3] {
+        let centre = R::from_f64(self.mean);
+        let lost = self.mean - centre.to_f64();
+        [centre, R::from_f64(self.rstd), R::from_f64(-(lost * self.rstd))]
+    }
+}
+
+/// Adds a vector's differences from `shift` and their squares to the sums.
+#[inline(always)]
+fn measuring<S: Isa, R: Real>(
+    simd: S,
+    shift: R,
+) -> impl Fn(Lanes<S, R>, [Lanes<S, R>; 2]) -> [Lanes<S, R>; 2] {
+    let shift = Lanes::splat(simd, shift);
+    move |x, [total, squares]| {
+        let d = x - shift;
+        [total + d, d.mul_add(d, squares)]
+    }
 }
 
 /// How the sum of two inputs is taken.
@@ -281,13 +305,13 @@ impl Sum {
     }
 }
 
-/// Rows of sums of two inputs.
-struct Sums<R, const TILE: usize> {
+/// Two neighbouring rows of sums of two inputs.
+struct Sums<R> {
     values: Vec<R>,
     width: usize,
 }
 
-impl<R: Real, const TILE: usize> Sums<R, TILE> {
+impl<R: Real> Sums<R> {
     fn new(width: usize) -> Self {
         Sums { values: Vec::new(), width }
     }
@@ -300,26 +324,28 @@ impl<R: Real, const TILE: usize> Sums<R, TILE> {
         &mut self,
         simd: S,
         sum: Sum,
-        index: usize,
+        row: usize,
         from: (Source<'_, D>, Source<'_, D>),
         stored: Option<Sink<'_, D>>,
     ) {
         if self.values.is_empty() {
-            self.values.resize(TILE * self.width, R::default());
+            self.values.resize(2 * self.width, R::default());
         }
-        let to = Kept(Sink::from(&mut self.values[index * self.width..][..self.width]));
+        let to = Kept(Sink::from(&mut self.values[row % 2 * self.width..][..self.width]));
         let rounded = D::IS_NARROW && sum == Sum::Rounded;
         match stored {
-            Some(stored) if rounded => map(simd, from, (to, stored), #[inline(always)] |(x, r)| (D::round(x + r), x + r)),
+            Some(stored) if rounded => {
+                map(simd, from, (to, stored), #[inline(always)] |(x, r)| (D::round(x + r), x + r));
+            }
             Some(stored) => map(simd, from, (to, stored), #[inline(always)] |(x, r)| (x + r, x + r)),
             None if rounded => map(simd, from, to, #[inline(always)] |(x, r)| D::round(x + r)),
             None => map(simd, from, to, #[inline(always)] |(x, r)| x + r),
         }
     }
 
-    /// The first `count` rows; the last one over and over, if that is less than a tile.
+    /// A row that was added last, or before that.
     #[inline(always)]
-    fn rows(&self, count: usize) -> [Source<'_, R>; TILE] {
-        from_fn(|i| Source::from(&self.values[i.min(count - 1) * self.width..][..self.width]))
+    fn row(&self, row: usize) -> Source<'_, R> {
+        Source::from(&self.values[row % 2 * self.width..][..self.width])
     }
 }

@@ -13,12 +13,12 @@
 //!
 //! **Source.** Zhang, Sennrich: Root Mean Square Layer Normalization, arXiv:1910.07467, section 4 (pRMSNorm).
 
-use super::rms_norm::{projection, rstd, times};
-use super::{Gradient, Operator, Rows};
+use super::rms_norm::Rstd;
+use super::{Measured, Operator, Rows, Verdict};
 use crate::abi::{Call, Refusal};
 use crate::cpu::arguments::for_data_type;
 use crate::cpu::moments::Scaling;
-use crate::simd::{Element, Isa, Lanes, Real, Source};
+use crate::simd::{Element, Isa, Lanes, Real};
 
 /// `x`, `weight`? -> `y`
 ///
@@ -61,7 +61,7 @@ impl First {
 }
 
 impl<R: Real> Operator<R> for First {
-    type Statistic = R;
+    type Statistic = Rstd;
 
     const IS_PARTIAL: bool = true;
 
@@ -71,28 +71,18 @@ impl<R: Real> Operator<R> for First {
     }
 
     #[inline(always)]
-    fn measure<S: Isa, E: Element<Real = R>>(&self, simd: S, x: Source<'_, E>, scaling: Scaling) -> Option<R> {
-        rstd(simd, x.part(0..self.0), scaling).map(R::from_f64)
+    fn judge(&self, measured: Measured<R>, scaling: Scaling) -> Verdict<R, Rstd> {
+        Rstd::judge(measured.sums[1] / measured.count as f64, scaling)
     }
 
     #[inline(always)]
-    fn normalized<S: Isa>(&self, simd: S, rstd: R) -> impl Fn(Lanes<S, R>) -> Lanes<S, R> + Copy {
-        times(simd, rstd)
+    fn normalized<S: Isa>(&self, simd: S, rstd: Rstd) -> impl Fn(Lanes<S, R>) -> Lanes<S, R> + Copy {
+        rstd.normalized(simd)
     }
 
-    /// `dx = (g - [i < k] x_hat * sum(g * x_hat) / k) * rstd` with `g = dy * weight`.
-    ///
-    /// The sum is over the whole row, as dx of the first `k` depends on all of it.
+    /// `dx = (g - [i < k] x_hat * sum(g * x_hat) / k) * rstd` with `g = dy * weight`; the sum is over the whole row.
     #[inline(always)]
-    fn gradient<S: Isa, E: Element<Real = R>, D: Element<Real = R>>(
-        &self,
-        simd: S,
-        dy: Source<'_, D>,
-        x: Source<'_, E>,
-        weight: Source<'_, R>,
-        scaling: Scaling,
-    ) -> Option<Gradient<R>> {
-        let rstd = rstd(simd, x.part(0..self.0), scaling)?;
-        Some(Gradient::scaled(rstd, projection(simd, dy, x, weight, rstd) / self.0 as f64, scaling))
+    fn gradient(&self, _: Rstd, count: f64, [_, projection]: [f64; 2]) -> [f64; 2] {
+        [-0.0, -(projection / count)]
     }
 }

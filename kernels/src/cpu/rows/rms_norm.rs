@@ -18,11 +18,11 @@
 //!
 //! **Source.** Zhang, Sennrich: Root Mean Square Layer Normalization, arXiv:1910.07467.
 
-use super::{Gradient, Operator, Parameters, Rows};
+use super::{Line, Measured, Operator, Parameters, Rows, Verdict};
 use crate::abi::{Call, Refusal};
 use crate::cpu::arguments::for_data_type;
-use crate::cpu::moments::{Scaling, squares};
-use crate::simd::{Element, Isa, Lanes, Real, Source, sum};
+use crate::cpu::moments::Scaling;
+use crate::simd::{Element, Isa, Lanes, Real};
 
 /// `x`, `weight`? -> `y`
 ///
@@ -76,17 +76,9 @@ pub(super) struct RmsNorm {
     pub rounds: bool,
 }
 
-/// The reciprocal root of the mean of the squares.
-#[inline(always)]
-pub(super) fn rstd<S: Isa, E: Element>(simd: S, x: Source<'_, E>, scaling: Scaling) -> Option<f64> {
-    let mean = squares(simd, x) / x.len() as f64;
-    scaling.accepts::<E::Real>(mean).then(|| 1.0 / (mean + scaling.eps).sqrt())
-}
-
 impl<R: Real> Operator<R> for RmsNorm {
-    type Statistic = R;
+    type Statistic = Rstd;
 
-    const SHARES: bool = true;
     const ROUNDS: bool = true;
 
     #[inline(always)]
@@ -95,47 +87,45 @@ impl<R: Real> Operator<R> for RmsNorm {
     }
 
     #[inline(always)]
-    fn measure<S: Isa, E: Element<Real = R>>(&self, simd: S, x: Source<'_, E>, scaling: Scaling) -> Option<R> {
-        rstd(simd, x, scaling).map(R::from_f64)
+    fn judge(&self, measured: Measured<R>, scaling: Scaling) -> Verdict<R, Rstd> {
+        Rstd::judge(measured.sums[1] / measured.count as f64, scaling)
     }
 
     #[inline(always)]
-    fn normalized<S: Isa>(&self, simd: S, rstd: R) -> impl Fn(Lanes<S, R>) -> Lanes<S, R> + Copy {
-        times(simd, rstd)
+    fn normalized<S: Isa>(&self, simd: S, rstd: Rstd) -> impl Fn(Lanes<S, R>) -> Lanes<S, R> + Copy {
+        rstd.normalized(simd)
     }
 
     /// `dx = (g - x_hat * mean(g * x_hat)) * rstd` with `g = dy * weight`.
     #[inline(always)]
-    fn gradient<S: Isa, E: Element<Real = R>, D: Element<Real = R>>(
-        &self,
-        simd: S,
-        dy: Source<'_, D>,
-        x: Source<'_, E>,
-        weight: Source<'_, R>,
-        scaling: Scaling,
-    ) -> Option<Gradient<R>> {
-        let rstd = rstd(simd, x, scaling)?;
-        Some(Gradient::scaled(rstd, projection(simd, dy, x, weight, rstd) / x.len() as f64, scaling))
+    fn gradient(&self, _: Rstd, count: f64, [_, projection]: [f64; 2]) -> [f64; 2] {
+        [-0.0, -(projection / count)]
     }
 }
 
-/// The factor that normalizes, in every lane.
-#[inline(always)]
-pub(super) fn times<S: Isa, R: Real>(simd: S, factor: R) -> impl Fn(Lanes<S, R>) -> Lanes<S, R> + Copy {
-    let factor = Lanes::splat(simd, factor);
-    move |x| x * factor
+/// The reciprocal root of a mean of squares.
+#[derive(Clone, Copy)]
+pub(super) struct Rstd(pub f64);
+
+impl Rstd {
+    #[inline(always)]
+    pub(super) fn judge<R: Real>(mean: f64, scaling: Scaling) -> Verdict<R, Rstd> {
+        if !scaling.accepts::<R>(mean) {
+            return Verdict::Rejected;
+        }
+        Verdict::Accepted(Rstd(1.0 / (mean + scaling.eps).sqrt()))
+    }
+
+    #[inline(always)]
+    pub(super) fn normalized<S: Isa, R: Real>(self, simd: S) -> impl Fn(Lanes<S, R>) -> Lanes<S, R> + Copy {
+        let factor = Lanes::splat(simd, R::from_f64(self.0));
+        move |x| x * factor
+    }
 }
 
-/// `sum(dy * weight * x_hat)` with `x_hat = x * rstd`.
-#[inline(always)]
-pub(super) fn projection<S: Isa, R: Real, E: Element<Real = R>, D: Element<Real = R>>(
-    simd: S,
-    dy: Source<'_, D>,
-    x: Source<'_, E>,
-    weight: Source<'_, R>,
-    rstd: f64,
-) -> f64 {
-    let rstd = Lanes::splat(simd, R::from_f64(rstd));
-    let [sum] = sum(simd, (dy, x, weight), |(dy, x, w), [b]| [(dy * w).mul_add(x * rstd, b)]);
-    sum
+impl From<Rstd> for Line {
+    #[inline(always)]
+    fn from(Rstd(rstd): Rstd) -> Line {
+        Line { mean: 0.0, rstd }
+    }
 }
