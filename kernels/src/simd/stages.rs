@@ -107,12 +107,34 @@ impl<S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>, F: Fn(L::Item) -> T::Item> 
 
     #[inline(always)]
     unsafe fn step<const STREAMS: bool>(&self, simd: S, index: usize) {
-        let Mapping { range, from, to, compute, .. } = self;
-        let lines = range.start + index..range.start + index + UNROLL * R::lanes::<S>();
-        match T::LINE {
-            4 => map_lines::<4, STREAMS, S, R, L, T>(simd, lines, from, to, compute),
-            2 => map_lines::<2, STREAMS, S, R, L, T>(simd, lines, from, to, compute),
-            _ => map_lines::<1, STREAMS, S, R, L, T>(simd, lines, from, to, compute),
+        let index = self.range.start + index;
+        // SAFETY: the caller's promise.
+        unsafe {
+            match T::LINE {
+                4 => self.lines::<4, STREAMS, S, R>(simd, index),
+                2 => self.lines::<2, STREAMS, S, R>(simd, index),
+                _ => self.lines::<1, STREAMS, S, R>(simd, index),
+            }
+        }
+    }
+}
+
+impl<L, T, F> Mapping<L, T, F> {
+    /// # Safety
+    /// As for [`Beside::step`].
+    #[inline(always)]
+    unsafe fn lines<const K: usize, const STREAMS: bool, S: Isa, R: Real>(&self, simd: S, index: usize)
+    where
+        L: Load<S, R>,
+        T: Store<S, R>,
+        F: Fn(L::Item) -> T::Item,
+    {
+        for line in 0..UNROLL / K {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let index = index + line * K * R::lanes::<S>();
+                map_line::<K, STREAMS, S, R, L, T>(simd, index, &self.from, &self.to, &self.compute);
+            }
         }
     }
 }
@@ -290,14 +312,29 @@ fn map_lines<const K: usize, const STREAMS: bool, S: Isa, R: Real, L: Load<S, R>
     to: &T,
     compute: &impl Fn(L::Item) -> T::Item,
 ) {
-    let lanes = R::lanes::<S>();
     let mut i = lines.start;
     while i < lines.end {
         // SAFETY: the lines are within both extents, and cache lines if they are streamed.
-        unsafe {
-            let items = array(#[inline(always)] |k| compute(from.load(simd, i + k * lanes)));
-            if STREAMS { to.stream::<K>(simd, i, items) } else { to.store_all::<K>(simd, i, items) }
-        }
-        i += K * lanes;
+        unsafe { map_line::<K, STREAMS, S, R, L, T>(simd, i, from, to, compute) };
+        i += K * R::lanes::<S>();
+    }
+}
+
+/// A line of `K` vectors.
+///
+/// # Safety
+/// It is within the extents, and a cache line of `to` if it is streamed.
+#[inline(always)]
+unsafe fn map_line<const K: usize, const STREAMS: bool, S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>>(
+    simd: S,
+    index: usize,
+    from: &L,
+    to: &T,
+    compute: &impl Fn(L::Item) -> T::Item,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let items = array(#[inline(always)] |k| compute(from.load(simd, index + k * R::lanes::<S>())));
+        if STREAMS { to.stream::<K>(simd, index, items) } else { to.store_all::<K>(simd, index, items) }
     }
 }
