@@ -347,13 +347,12 @@ impl<S: Isa, E: Element> Store<S, E::Real> for Sink<'_, E> {
         Some(self.len)
     }
 
-    const LINE: usize = match CACHE_LINE / size_of::<E>() * size_of::<E::Real>()
-        / size_of::<<E::Real as Real>::Vector<S>>()
-    {
-        // Not worth the code where vectors are short.
-        line @ 1..=4 if S::FUSED => line,
-        _ => 1,
-    };
+    const LINE: usize =
+        match CACHE_LINE / size_of::<E>() * size_of::<E::Real>() / size_of::<<E::Real as Real>::Vector<S>>() {
+            // Not worth the code where vectors are short.
+            line @ 1..=4 if S::FUSED => line,
+            _ => 1,
+        };
 
     #[inline(always)]
     fn streaming(&self) -> Streaming {
@@ -409,9 +408,17 @@ pub struct Kept<'a, E>(pub Sink<'a, E>);
 impl<S: Isa, E: Element> Store<S, E::Real> for Kept<'_, E> {
     type Item = Lanes<S, E::Real>;
 
+    const LINE: usize = <Sink<'_, E> as Store<S, E::Real>>::LINE;
+
     #[inline(always)]
     fn extent(&self) -> Option<usize> {
         Some(self.0.len)
+    }
+
+    #[inline(always)]
+    unsafe fn store_all<const K: usize>(&self, simd: S, index: usize, items: [Self::Item; K]) {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.store_all(simd, index, items) };
     }
 
     #[inline(always)]
@@ -585,7 +592,16 @@ impl<S: Isa, R: Real, T: Store<S, R>, const N: usize> Store<S, R> for [T; N] {
     unsafe fn store_all<const K: usize>(&self, simd: S, index: usize, items: [Self::Item; K]) {
         for (i, part) in self.iter().enumerate() {
             // SAFETY: as above.
-            unsafe { part.store_all::<K>(simd, index, array(#[inline(always)] |k| items[k][i])) };
+            unsafe {
+                part.store_all::<K>(
+                    simd,
+                    index,
+                    array(
+                        #[inline(always)]
+                        |k| items[k][i],
+                    ),
+                )
+            };
         }
     }
 
@@ -593,13 +609,25 @@ impl<S: Isa, R: Real, T: Store<S, R>, const N: usize> Store<S, R> for [T; N] {
     unsafe fn stream<const K: usize>(&self, simd: S, index: usize, items: [Self::Item; K]) {
         for (i, part) in self.iter().enumerate() {
             // SAFETY: as above.
-            unsafe { part.stream::<K>(simd, index, array(#[inline(always)] |k| items[k][i])) };
+            unsafe {
+                part.stream::<K>(
+                    simd,
+                    index,
+                    array(
+                        #[inline(always)]
+                        |k| items[k][i],
+                    ),
+                )
+            };
         }
     }
 
     #[inline(always)]
     fn extent(&self) -> Option<usize> {
-        common::<N>(array(#[inline(always)] |i| self[i].extent()))
+        common::<N>(array(
+            #[inline(always)]
+            |i| self[i].extent(),
+        ))
     }
 
     #[inline(always)]

@@ -44,6 +44,11 @@ pub fn sum_and_map<S: Isa, R: Real, X: Load<S, R>, L: Load<S, R>, T: Store<S, R>
 ) -> [f64; K] {
     let n = common([summed.extent(), from.extent(), to.extent()]).unwrap_or(0);
     let (lines, streams) = lines::<S, R, T>(&to, n);
+    if !S::FUSED {
+        // Not worth the code.
+        map(simd, from, to, compute);
+        return sum(simd, summed, add);
+    }
     // Whole steps of the sum's loop go beside it.
     let step = UNROLL * R::lanes::<S>();
     let beside = lines.start..lines.start + lines.len() / step * step;
@@ -334,7 +339,10 @@ unsafe fn map_line<const K: usize, const STREAMS: bool, S: Isa, R: Real, L: Load
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        let items = array(#[inline(always)] |k| compute(from.load(simd, index + k * R::lanes::<S>())));
+        let items = array(
+            #[inline(always)]
+            |k| compute(from.load(simd, index + k * R::lanes::<S>())),
+        );
         if STREAMS { to.stream::<K>(simd, index, items) } else { to.store_all::<K>(simd, index, items) }
     }
 }

@@ -43,8 +43,8 @@ pub fn backward<D: Element, O: Operator<D::Real>, const N: usize, const M: usize
     let any = params.iter().any(Option::is_some);
     let block = count.div_ceil(BLOCKS).clamp(MIN_BLOCK, MAX_BLOCK);
     let blocks = if width == 0 { 0 } else { count.div_ceil(block) };
-    let mut partial =
-        [any, any && O::HAS_BIAS].map(|wanted| vec![D::Real::default(); if wanted { blocks * width } else { 0 }]);
+    let size = if any { blocks * width } else { 0 };
+    let mut partial = [size, if O::HAS_BIAS { size } else { 0 }].map(|size| vec![D::Real::default(); size]);
     let set = InstructionSet::current();
     let streams = streams(inputs.each_ref(), outputs.each_ref());
     let row = RowJob { parameters, operator, width, block };
@@ -105,7 +105,15 @@ impl<D: Element, O: Operator<D::Real>, const N: usize, const M: usize> Task for 
         let mut readers = job.inputs.each_ref().map(|input| input.reader(rows.end));
         let mut writers = writers(job.outputs, rows.end, job.streams);
         let (mut sums, mut room) = (Sums::new(job.row.width), Vec::new());
-        let mut params = Params { first: rows.start, weight, bias };
+        let mut unwanted =
+            [O::HAS_WEIGHT, O::HAS_BIAS].map(|has| vec![D::Real::default(); if has { job.row.width } else { 0 }]);
+        let mut params = if weight.is_empty() {
+            // Added up all the same, over and over: not worth code of its own.
+            let [weight, bias] = &mut unwanted;
+            Params { first: rows.start, block: usize::MAX, weight, bias }
+        } else {
+            Params { first: rows.start, block: job.row.block, weight: &mut *weight, bias: &mut *bias }
+        };
         let mut start = rows.start;
         while start < rows.end {
             let most = rows.end - start;
@@ -139,7 +147,9 @@ impl<D: Element, O: Operator<D::Real>, const N: usize, const M: usize> Task for 
 struct Params<'a, R> {
     /// The first row of the thread.
     first: usize,
-    /// Of `dy * x_hat`; empty if not wanted.
+    /// Rows of a block.
+    block: usize,
+    /// Of `dy * x_hat`; empty if the operator has no weight.
     weight: &'a mut [R],
     /// Of `dy`; empty if the operator has no bias.
     bias: &'a mut [R],
@@ -157,7 +167,7 @@ struct RowJob<'a, D: Element, O> {
 type RowInputs<'a, D, L, E> = (Source<'a, D>, L, Source<'a, E>);
 
 /// Where results go.
-type To<'a, 'w, D, R, const M: usize> = (&'a mut [Writer<'w, D>; M], &'a mut Params<'w, R>, &'a mut Vec<R>);
+type To<'a, 'w, 'p, D, R, const M: usize> = (&'a mut [Writer<'w, D>; M], &'a mut Params<'p, R>, &'a mut Vec<R>);
 
 impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
     /// Measures the `next` row, if any, while the one that was `measured` before is mapped.
@@ -168,7 +178,7 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
         inputs: impl Fn(usize) -> RowInputs<'x, D, L, E>,
         next: Option<usize>,
         measured: &mut Option<(usize, Gradient<D::Real>)>,
-        (outputs, params, room): To<'_, '_, D, D::Real, M>,
+        (outputs, params, room): To<'_, '_, '_, D, D::Real, M>,
     ) {
         let scaling = Scaling::none(self.parameters.eps);
         let mut shift = next.map(|row| self.operator.shift(simd, inputs(row).2));
@@ -266,8 +276,7 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
         params: &mut Params<'_, D::Real>,
         beside: Option<(Source<'_, D>, Source<'_, E>, D::Real)>,
     ) -> [f64; 4] {
-        let at = (row - params.first) / self.block * self.width;
-        let is_wanted = !params.weight.is_empty();
+        let at = (row - params.first) / params.block * self.width;
         let weight = self.parameters.weight.source();
         let (whole, same) = (gradient.lanes(simd), |x_hat| x_hat);
         if O::IS_PARTIAL {
@@ -276,19 +285,14 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
             for (range, is_coupled) in [(0..count, true), (count..self.width, false)] {
                 let dx = dx.each_mut().map(|dx| dx.part(range.clone()));
                 let from = (dy.part(range.clone()), x.part(range.clone()), weight.part(range.clone()), nothing);
-                let sums = &mut params.weight[if is_wanted { at + range.start..at + range.end } else { 0..0 }];
-                let gradient = GradientLanes { is_coupled, ..whole };
-                if is_wanted {
-                    gradient.map_beside(simd, from, dx, (sums, Discard), same, None);
-                } else {
-                    gradient.map_beside(simd, from, dx, (Discard, Discard), same, None);
-                }
+                let sums = &mut params.weight[at + range.start..at + range.end];
+                GradientLanes { is_coupled, ..whole }.map_beside(simd, from, dx, (sums, Discard), same, None);
             }
             return beside.map_or([0.0; 4], |beside| self.measure(simd, beside));
         }
         let from = (dy, x, weight, more.lanes::<S>());
         let beside = beside.map(|(dy, x, shift)| ((dy, x, weight), shift));
-        if !is_wanted {
+        if !O::HAS_WEIGHT {
             return whole.map_beside(simd, from, dx, (Discard, Discard), same, beside);
         }
         let sums = &mut params.weight[at..][..self.width];
@@ -443,11 +447,9 @@ fn both<S: Isa, D: Element, E: Element<Real = D::Real>, L: Load<S, D::Real>, T: 
     compute: impl Fn(L::Item) -> T::Item,
     beside: Option<((Source<'_, D>, Source<'_, E>, Source<'_, D::Real>), D::Real)>,
 ) -> [f64; 4] {
-    match beside {
-        Some((summed, shift)) => sum_and_map(simd, summed, products(simd, shift), map, compute),
-        None => {
-            simd::map(simd, map.0, map.1, compute);
-            [0.0; 4]
-        }
-    }
+    let Some((summed, shift)) = beside else {
+        simd::map(simd, map.0, map.1, compute);
+        return [0.0; 4];
+    };
+    sum_and_map(simd, summed, products(simd, shift), map, compute)
 }

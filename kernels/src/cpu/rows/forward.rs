@@ -6,7 +6,7 @@ use super::{Measured, Operator, Parameters, Rows, Sum, Sums, Verdict, measuring}
 use crate::cpu::moments::{Scaling, rescale};
 use crate::cpu::parallel;
 use crate::cpu::views::{Input, Output, Writer, streams, writers};
-use crate::simd::{self, Element, InstructionSet, Isa, Lanes, Load, Sink, Source, Task, map, sum, sum_and_map};
+use crate::simd::{self, Element, InstructionSet, Isa, Kept, Lanes, Load, Sink, Source, Task, map, sum, sum_and_map};
 
 /// Normalizes all rows. With two inputs, their sum is normalized, and stored in the second output.
 pub fn forward<D: Element, O: Operator<D::Real>, const N: usize>(
@@ -21,8 +21,13 @@ pub fn forward<D: Element, O: Operator<D::Real>, const N: usize>(
         return;
     }
     let streams = streams(inputs.each_ref(), outputs.each_ref());
-    let job =
-        Job { inputs: &inputs, outputs: &outputs, streams, sum, row: RowJob { parameters, operator, width: rows.width } };
+    let job = Job {
+        inputs: &inputs,
+        outputs: &outputs,
+        streams,
+        sum,
+        row: RowJob { parameters, operator, width: rows.width },
+    };
     let set = InstructionSet::current();
     let parts = parallel::divide(rows.call.threads(), rows.count, rows.width);
     let parts = parts.into_iter().map(|rows| Part { job: &job, rows }).collect();
@@ -139,11 +144,32 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
         let (weight, bias) = (self.parameters.weight.source(), self.parameters.bias.source());
         let x_hat = self.operator.normalized(simd, statistic);
         if O::HAS_BIAS {
-            self.stage(simd, (x, weight, bias), y, #[inline(always)] |(x, w, b)| x_hat(x).mul_add(w, b), beside)
+            self.stage(
+                simd,
+                (x, weight, bias),
+                y,
+                #[inline(always)]
+                |(x, w, b)| x_hat(x).mul_add(w, b),
+                beside,
+            )
         } else if O::ROUNDS && D::IS_NARROW && self.operator.rounds() {
-            self.stage(simd, (x, weight), y, #[inline(always)] |(x, w)| D::round(x_hat(x)) * w, beside)
+            self.stage(
+                simd,
+                (x, weight),
+                y,
+                #[inline(always)]
+                |(x, w)| D::round(x_hat(x)) * w,
+                beside,
+            )
         } else {
-            self.stage(simd, (x, weight), y, #[inline(always)] |(x, w)| x_hat(x) * w, beside)
+            self.stage(
+                simd,
+                (x, weight),
+                y,
+                #[inline(always)]
+                |(x, w)| x_hat(x) * w,
+                beside,
+            )
         }
     }
 
@@ -157,11 +183,16 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
         compute: impl Fn(L::Item) -> Lanes<S, D::Real>,
         beside: Option<(Source<'_, E>, D::Real)>,
     ) -> [f64; 2] {
+        if O::IS_PARTIAL {
+            map(simd, from, y, compute);
+            return beside.map_or([0.0; 2], |(x, shift)| self.measure(simd, x, shift));
+        }
         match beside {
-            Some((x, shift)) if !O::IS_PARTIAL => sum_and_map(simd, x, measuring(simd, shift), (from, y), compute),
-            _ => {
-                map(simd, from, y, compute);
-                beside.map_or([0.0; 2], |(x, shift)| self.measure(simd, x, shift))
+            Some((x, shift)) => sum_and_map(simd, x, measuring(simd, shift), (from, y), compute),
+            None => {
+                // One row, the last: not worth the code for streaming it.
+                map(simd, from, Kept(y), compute);
+                [0.0; 2]
             }
         }
     }

@@ -80,6 +80,8 @@ impl Floor {
 impl<R: Real> Operator<R> for Floor {
     type Statistic = Divisor;
 
+    const HAS_WEIGHT: bool = false;
+
     /// Rejects a sum of squares that is not to be trusted; its error does not matter where the floor is far above.
     #[inline(always)]
     fn judge(&self, measured: Measured<R>, scaling: Scaling) -> Verdict<R, Divisor> {

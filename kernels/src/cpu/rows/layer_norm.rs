@@ -65,7 +65,12 @@ impl<R: Real> Operator<R> for LayerNorm {
     #[inline(always)]
     fn shift<S: Isa, E: Element<Real = R>>(&self, simd: S, x: Source<'_, E>) -> R {
         let sample = x.part(0..x.len().min(SAMPLE));
-        let [total] = sum(simd, sample, #[inline(always)] |x, [total]| [total + x]);
+        let [total] = sum(
+            simd,
+            sample,
+            #[inline(always)]
+            |x, [total]| [total + x],
+        );
         R::from_f64(total / sample.len() as f64)
     }
 

@@ -6,8 +6,8 @@
 
 pub mod add_layer_norm;
 pub mod add_rms_norm;
-pub mod crms_norm;
 mod backward;
+pub mod crms_norm;
 mod forward;
 pub mod l2_normalize;
 pub mod layer_norm;
@@ -19,7 +19,6 @@ use super::moments::Scaling;
 use super::views::{Input, Output};
 use crate::abi::{Call, Refusal};
 use crate::simd::{Element, Isa, Kept, Lanes, Real, Sink, Source, map};
-
 
 /// The rows of a call.
 pub struct Rows<'a> {
@@ -170,8 +169,7 @@ impl<'a> Rows<'a> {
         parameters: &Parameters<'_, D::Real>,
         operator: &O,
     ) -> Result<(), Refusal> {
-        let inputs =
-            [self.input::<D>("dy")?, self.input("dresidual_out")?, self.input("x")?, self.input("residual")?];
+        let inputs = [self.input::<D>("dy")?, self.input("dresidual_out")?, self.input("x")?, self.input("residual")?];
         let outputs = [self.output("dx")?, self.output("dresidual")?];
         backward::backward(self, inputs, outputs, Sum::new(self.call)?, parameters, operator)
     }
@@ -192,6 +190,8 @@ pub trait Operator<R: Real>: Sync {
     /// What normalizing an element takes.
     type Statistic: Copy + Into<Line>;
 
+    /// Whether there is a weight.
+    const HAS_WEIGHT: bool = true;
     /// Whether there is a bias.
     const HAS_BIAS: bool = false;
     /// Whether the statistic may come from a part of the row.
@@ -271,10 +271,7 @@ impl Line {
 
 /// Adds a vector's differences from `shift` and their squares to the sums.
 #[inline(always)]
-fn measuring<S: Isa, R: Real>(
-    simd: S,
-    shift: R,
-) -> impl Fn(Lanes<S, R>, [Lanes<S, R>; 2]) -> [Lanes<S, R>; 2] {
+fn measuring<S: Isa, R: Real>(simd: S, shift: R) -> impl Fn(Lanes<S, R>, [Lanes<S, R>; 2]) -> [Lanes<S, R>; 2] {
     let shift = Lanes::splat(simd, shift);
     move |x, [total, squares]| {
         let d = x - shift;
@@ -335,11 +332,35 @@ impl<R: Real> Sums<R> {
         let rounded = D::IS_NARROW && sum == Sum::Rounded;
         match stored {
             Some(stored) if rounded => {
-                map(simd, from, (to, stored), #[inline(always)] |(x, r)| (D::round(x + r), x + r));
+                map(
+                    simd,
+                    from,
+                    (to, stored),
+                    #[inline(always)]
+                    |(x, r)| (D::round(x + r), x + r),
+                );
             }
-            Some(stored) => map(simd, from, (to, stored), #[inline(always)] |(x, r)| (x + r, x + r)),
-            None if rounded => map(simd, from, to, #[inline(always)] |(x, r)| D::round(x + r)),
-            None => map(simd, from, to, #[inline(always)] |(x, r)| x + r),
+            Some(stored) => map(
+                simd,
+                from,
+                (to, stored),
+                #[inline(always)]
+                |(x, r)| (x + r, x + r),
+            ),
+            None if rounded => map(
+                simd,
+                from,
+                to,
+                #[inline(always)]
+                |(x, r)| D::round(x + r),
+            ),
+            None => map(
+                simd,
+                from,
+                to,
+                #[inline(always)]
+                |(x, r)| x + r,
+            ),
         }
     }
 
