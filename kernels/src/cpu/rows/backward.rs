@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Line, Measured, Operator, Parameters, Rows, Sum, Sums, Verdict, measuring};
+use super::{Line, Measured, Operator, Parameters, Rows, Sum, Sums, Terms, Verdict, measuring};
 use crate::abi::Refusal;
 use crate::cpu::moments::{Scaling, Total, rescale};
 use crate::cpu::parallel;
@@ -189,7 +189,7 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
             let sums = match measured.take() {
                 Some((row, gradient)) => {
                     let outputs = outputs.each_mut().map(|output| output.row(row));
-                    self.map(simd, row, inputs(row), gradient, outputs, params, beside)
+                    self.map(simd, inputs(row), gradient, outputs, (row, params), beside)
                 }
                 None => match beside {
                     Some(beside) => self.measure(simd, beside),
@@ -269,11 +269,10 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
     fn map<S: Isa, E: Element<Real = D::Real>, L: Addend<D::Real>, const M: usize>(
         &self,
         simd: S,
-        row: usize,
         (dy, more, x): RowInputs<'_, D, L, E>,
         gradient: Gradient<D::Real>,
         mut dx: [Sink<'_, D>; M],
-        params: &mut Params<'_, D::Real>,
+        (row, params): (usize, &mut Params<'_, D::Real>),
         beside: Option<(Source<'_, D>, Source<'_, E>, D::Real)>,
     ) -> [f64; 4] {
         let at = (row - params.first) / params.block * self.width;
@@ -325,7 +324,7 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
             let row_in = (dy, x, shift);
             match self.judge(simd, row_in, self.measure(simd, row_in), is_second, scaling) {
                 Verdict::Accepted(gradient) => {
-                    self.map(simd, row, (dy, more, x), gradient, dx, params, None);
+                    self.map(simd, (dy, more, x), gradient, dx, (row, params), None);
                     return;
                 }
                 Verdict::Again(nearer) => (shift, is_second) = (nearer, true),
@@ -337,10 +336,7 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
 
 /// Adds a vector's `d = x - shift`, `d^2`, `g = dy * weight` and `g * d` to the sums.
 #[inline(always)]
-fn products<S: Isa, R: Real>(
-    simd: S,
-    shift: R,
-) -> impl Fn((Lanes<S, R>, Lanes<S, R>, Lanes<S, R>), [Lanes<S, R>; 4]) -> [Lanes<S, R>; 4] {
+fn products<S: Isa, R: Real>(simd: S, shift: R) -> impl Fn(Triple<Lanes<S, R>>, Terms<S, R, 4>) -> Terms<S, R, 4> {
     let shift = Lanes::splat(simd, shift);
     move |(dy, x, w), [total, squares, g_sum, product]| {
         let (d, g) = (x - shift, dy * w);
@@ -402,6 +398,12 @@ struct GradientLanes<S: Isa, R: Real> {
     is_coupled: bool,
 }
 
+/// Of `dy`, `x` and the weight.
+type Triple<V> = (V, V, V);
+
+/// `dy`, `x` and the weight.
+type Summed<'a, D, E> = (Source<'a, D>, Source<'a, E>, Source<'a, <D as Element>::Real>);
+
 /// `dy`, `x`, the weight, and what is added to `dx`.
 type From<'a, D, E, L> = (Source<'a, D>, Source<'a, E>, Source<'a, <D as Element>::Real>, L);
 
@@ -419,7 +421,7 @@ impl<S: Isa, R: Real> GradientLanes<S, R> {
         dx: [Sink<'_, D>; M],
         (weight_sums, bias_sums): (impl Slot<S, R>, impl Slot<S, R>),
         stored: impl Fn(Lanes<S, R>) -> Lanes<S, R>,
-        beside: Option<((Source<'_, D>, Source<'_, E>, Source<'_, R>), R)>,
+        beside: Option<(Summed<'_, D, E>, R)>,
     ) -> [f64; 4] {
         let ((weight_sum, weight_to), (bias_sum, bias_to)) = (weight_sums.ends(), bias_sums.ends());
         let (from, to) = ((dy, x, weight, more, weight_sum, bias_sum), (dx, weight_to, bias_to));
@@ -445,7 +447,7 @@ fn both<S: Isa, D: Element, E: Element<Real = D::Real>, L: Load<S, D::Real>, T: 
     simd: S,
     map: (L, T),
     compute: impl Fn(L::Item) -> T::Item,
-    beside: Option<((Source<'_, D>, Source<'_, E>, Source<'_, D::Real>), D::Real)>,
+    beside: Option<(Summed<'_, D, E>, D::Real)>,
 ) -> [f64; 4] {
     let Some((summed, shift)) = beside else {
         simd::map(simd, map.0, map.1, compute);

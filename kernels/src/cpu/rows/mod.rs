@@ -269,9 +269,12 @@ impl Line {
     }
 }
 
+/// Accumulators.
+type Terms<S, R, const K: usize> = [Lanes<S, R>; K];
+
 /// Adds a vector's differences from `shift` and their squares to the sums.
 #[inline(always)]
-fn measuring<S: Isa, R: Real>(simd: S, shift: R) -> impl Fn(Lanes<S, R>, [Lanes<S, R>; 2]) -> [Lanes<S, R>; 2] {
+fn measuring<S: Isa, R: Real>(simd: S, shift: R) -> impl Fn(Lanes<S, R>, Terms<S, R, 2>) -> Terms<S, R, 2> {
     let shift = Lanes::splat(simd, shift);
     move |x, [total, squares]| {
         let d = x - shift;
