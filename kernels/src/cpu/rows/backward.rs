@@ -335,8 +335,12 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
 }
 
 /// Adds a vector's `d = x - shift`, `d^2`, `g = dy * weight` and `g * d` to the sums.
+#[expect(clippy::type_complexity, reason = "a function's type has no name")]
 #[inline(always)]
-fn products<S: Isa, R: Real>(simd: S, shift: R) -> impl Fn(Triple<Lanes<S, R>>, Terms<S, R, 4>) -> Terms<S, R, 4> {
+fn products<S: Isa, R: Real>(
+    simd: S,
+    shift: R,
+) -> impl Fn((Lanes<S, R>, Lanes<S, R>, Lanes<S, R>), Terms<S, R, 4>) -> Terms<S, R, 4> {
     let shift = Lanes::splat(simd, shift);
     move |(dy, x, w), [total, squares, g_sum, product]| {
         let (d, g) = (x - shift, dy * w);
@@ -397,9 +401,6 @@ struct GradientLanes<S: Isa, R: Real> {
     /// Whether `dx` depends on `x`.
     is_coupled: bool,
 }
-
-/// Of `dy`, `x` and the weight.
-type Triple<V> = (V, V, V);
 
 /// `dy`, `x` and the weight.
 type Summed<'a, D, E> = (Source<'a, D>, Source<'a, E>, Source<'a, <D as Element>::Real>);
