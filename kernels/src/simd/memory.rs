@@ -164,6 +164,12 @@ pub trait Load<S: Isa, R: Real> {
     /// # Safety
     /// `index + count` is within the extent; `count` is less than the number of lanes.
     unsafe fn load_head(&self, simd: S, index: usize, count: usize) -> Self::Item;
+
+    /// Asks for the cache line of what is at `index`, which will be loaded soon.
+    #[inline(always)]
+    fn fetch(&self, index: usize) {
+        let _ = index;
+    }
 }
 
 /// Whether a run can be written past the caches, in whole cache lines.
@@ -224,6 +230,34 @@ impl<S: Isa, E: Element> Load<S, E::Real> for Ahead<'_, E> {
     unsafe fn load_head(&self, simd: S, index: usize, count: usize) -> Self::Item {
         // SAFETY: the caller's promise.
         unsafe { self.source.load_head(simd, index, count) }
+    }
+}
+
+/// A run that asks, as it is read, for what lies at the same index of another, to be read next.
+pub(super) struct Beside<L, X> {
+    pub(super) run: L,
+    pub(super) next: X,
+}
+
+impl<S: Isa, R: Real, L: Load<S, R>, X: Load<S, R>> Load<S, R> for Beside<L, X> {
+    type Item = L::Item;
+
+    #[inline(always)]
+    fn extent(&self) -> Option<usize> {
+        self.run.extent()
+    }
+
+    #[inline(always)]
+    unsafe fn load(&self, simd: S, index: usize) -> Self::Item {
+        self.next.fetch(index);
+        // SAFETY: the caller's promise.
+        unsafe { self.run.load(simd, index) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_head(&self, simd: S, index: usize, count: usize) -> Self::Item {
+        // SAFETY: the caller's promise.
+        unsafe { self.run.load_head(simd, index, count) }
     }
 }
 
@@ -324,6 +358,11 @@ impl<S: Isa, E: Element> Load<S, E::Real> for Source<'_, E> {
     #[inline(always)]
     fn extent(&self) -> Option<usize> {
         Some(self.len)
+    }
+
+    #[inline(always)]
+    fn fetch(&self, index: usize) {
+        self.prefetch(index);
     }
 
     #[inline(always)]
@@ -516,6 +555,11 @@ macro_rules! tuple {
             #[inline(always)]
             fn extent(&self) -> Option<usize> {
                 common([$(self.$index.extent()),*])
+            }
+
+            #[inline(always)]
+            fn fetch(&self, index: usize) {
+                $(self.$index.fetch(index);)*
             }
 
             #[inline(always)]

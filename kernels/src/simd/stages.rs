@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::memory::{Streaming, array, common};
+use super::memory::{self, Streaming, array, common};
 use super::{Isa, Lanes, Load, Real, Store};
 
 /// Terms that one lane adds up before its sum moves on to `f64`.
@@ -35,7 +35,7 @@ pub fn sum<S: Isa, R: Real, L: Load<S, R>, const K: usize>(
 /// # Panics
 /// If the runs differ in length.
 #[inline(always)]
-pub fn sum_and_map<S: Isa, R: Real, X: Load<S, R>, L: Load<S, R>, T: Store<S, R>, const K: usize>(
+pub fn sum_and_map<S: Isa, R: Real, X: Load<S, R> + Copy, L: Load<S, R>, T: Store<S, R>, const K: usize>(
     simd: S,
     summed: X,
     add: impl Fn(X::Item, [Lanes<S, R>; K]) -> [Lanes<S, R>; K],
@@ -44,8 +44,8 @@ pub fn sum_and_map<S: Isa, R: Real, X: Load<S, R>, L: Load<S, R>, T: Store<S, R>
 ) -> [f64; K] {
     let n = common([summed.extent(), from.extent(), to.extent()]).unwrap_or(0);
     let (lines, streams) = lines::<S, R, T>(&to, n);
-    if !S::FUSED {
-        // Not worth the code.
+    if streams || !S::FUSED {
+        let from = memory::Beside { run: from, next: summed };
         map(simd, from, to, compute);
         return sum(simd, summed, add);
     }
