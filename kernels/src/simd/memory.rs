@@ -164,12 +164,42 @@ pub trait Load<S: Isa, R: Real> {
     /// # Safety
     /// `index + count` is within the extent; `count` is less than the number of lanes.
     unsafe fn load_head(&self, simd: S, index: usize, count: usize) -> Self::Item;
+}
 
-    /// Asks for the cache line of what is at `index`, which will be loaded soon.
+/// Runs that will be read soon.
+pub trait Fetch: Copy {
+    /// Asks for the cache lines of what is at `index`.
+    fn fetch(self, index: usize);
+}
+
+impl<E: Element> Fetch for Source<'_, E> {
     #[inline(always)]
-    fn fetch(&self, index: usize) {
-        let _ = index;
+    fn fetch(self, index: usize) {
+        self.prefetch(index);
     }
+}
+
+impl<F: Fetch, const N: usize> Fetch for [F; N] {
+    #[inline(always)]
+    fn fetch(self, index: usize) {
+        for run in self {
+            run.fetch(index);
+        }
+    }
+}
+
+impl<F: Fetch> Fetch for Option<F> {
+    #[inline(always)]
+    fn fetch(self, index: usize) {
+        if let Some(run) = self {
+            run.fetch(index);
+        }
+    }
+}
+
+impl Fetch for () {
+    #[inline(always)]
+    fn fetch(self, _: usize) {}
 }
 
 /// Whether a run can be written past the caches, in whole cache lines.
@@ -230,34 +260,6 @@ impl<S: Isa, E: Element> Load<S, E::Real> for Ahead<'_, E> {
     unsafe fn load_head(&self, simd: S, index: usize, count: usize) -> Self::Item {
         // SAFETY: the caller's promise.
         unsafe { self.source.load_head(simd, index, count) }
-    }
-}
-
-/// A run that asks, as it is read, for what lies at the same index of another, to be read next.
-pub(super) struct Beside<L, X> {
-    pub(super) run: L,
-    pub(super) next: X,
-}
-
-impl<S: Isa, R: Real, L: Load<S, R>, X: Load<S, R>> Load<S, R> for Beside<L, X> {
-    type Item = L::Item;
-
-    #[inline(always)]
-    fn extent(&self) -> Option<usize> {
-        self.run.extent()
-    }
-
-    #[inline(always)]
-    unsafe fn load(&self, simd: S, index: usize) -> Self::Item {
-        self.next.fetch(index);
-        // SAFETY: the caller's promise.
-        unsafe { self.run.load(simd, index) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_head(&self, simd: S, index: usize, count: usize) -> Self::Item {
-        // SAFETY: the caller's promise.
-        unsafe { self.run.load_head(simd, index, count) }
     }
 }
 
@@ -358,11 +360,6 @@ impl<S: Isa, E: Element> Load<S, E::Real> for Source<'_, E> {
     #[inline(always)]
     fn extent(&self) -> Option<usize> {
         Some(self.len)
-    }
-
-    #[inline(always)]
-    fn fetch(&self, index: usize) {
-        self.prefetch(index);
     }
 
     #[inline(always)]
@@ -555,11 +552,6 @@ macro_rules! tuple {
             #[inline(always)]
             fn extent(&self) -> Option<usize> {
                 common([$(self.$index.extent()),*])
-            }
-
-            #[inline(always)]
-            fn fetch(&self, index: usize) {
-                $(self.$index.fetch(index);)*
             }
 
             #[inline(always)]

@@ -20,8 +20,8 @@ pub use columns::{Column, STRIP, sum_columns};
 pub use element::Element;
 pub use isa::{CACHE_LINE, Isa, fence};
 pub use lanes::{Lanes, Real};
-pub use memory::{Discard, Kept, Load, Sink, Slot, Source, Splat, Store};
-pub use stages::{map, map_short, sum, sum_and_map};
+pub use memory::{Discard, Fetch, Kept, Load, Sink, Slot, Source, Splat, Store};
+pub use stages::{map, map_and_fetch, map_short, sum};
 
 /// An instruction set that the kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

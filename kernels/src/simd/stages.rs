@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::memory::{self, Streaming, array, common};
-use super::{Isa, Lanes, Load, Real, Store};
+use super::memory::{Streaming, array, common};
+use super::{Fetch, Isa, Lanes, Load, Real, Store};
 
 /// Terms that one lane adds up before its sum moves on to `f64`.
 const BLOCK: usize = 32;
@@ -24,133 +24,6 @@ pub fn sum<S: Isa, R: Real, L: Load<S, R>, const K: usize>(
     from: L,
     add: impl Fn(L::Item, [Lanes<S, R>; K]) -> [Lanes<S, R>; K],
 ) -> [f64; K] {
-    sum_beside(simd, from, add, Nothing)
-}
-
-/// [`sum`] over one run, and [`map`] over others, in one loop: reading the one goes on while the others are written, where
-/// one after the other each would wait for memory by itself. The sums are the same to the last bit.
-///
-/// The limit: that of both together; bandwidth from the second-level cache on.
-///
-/// # Panics
-/// If the runs differ in length.
-#[inline(always)]
-pub fn sum_and_map<S: Isa, R: Real, X: Load<S, R> + Copy, L: Load<S, R>, T: Store<S, R>, const K: usize>(
-    simd: S,
-    summed: X,
-    add: impl Fn(X::Item, [Lanes<S, R>; K]) -> [Lanes<S, R>; K],
-    (from, to): (L, T),
-    compute: impl Fn(L::Item) -> T::Item,
-) -> [f64; K] {
-    let n = common([summed.extent(), from.extent(), to.extent()]).unwrap_or(0);
-    let (lines, streams) = lines::<S, R, T>(&to, n);
-    if streams || !S::FUSED {
-        let from = memory::Beside { run: from, next: summed };
-        map(simd, from, to, compute);
-        return sum(simd, summed, add);
-    }
-    // Whole steps of the sum's loop go beside it.
-    let step = UNROLL * R::lanes::<S>();
-    let beside = lines.start..lines.start + lines.len() / step * step;
-    for range in [0..beside.start, beside.end..n] {
-        map_range(simd, range, &from, &to, &compute);
-    }
-    sum_beside(simd, summed, add, Mapping { range: beside, streams, from, to, compute })
-}
-
-/// What is done beside a sum.
-trait Beside<S: Isa, R: Real> {
-    /// Elements.
-    fn len(&self) -> usize;
-
-    /// Whether it writes past the caches.
-    fn streams(&self) -> bool;
-
-    /// Does [`UNROLL`] vectors.
-    ///
-    /// # Safety
-    /// `index` plus as many elements is within the length; `STREAMS` only if it [`streams`](Self::streams).
-    unsafe fn step<const STREAMS: bool>(&self, simd: S, index: usize);
-}
-
-struct Nothing;
-
-impl<S: Isa, R: Real> Beside<S, R> for Nothing {
-    #[inline(always)]
-    fn len(&self) -> usize {
-        0
-    }
-
-    #[inline(always)]
-    fn streams(&self) -> bool {
-        false
-    }
-
-    #[inline(always)]
-    unsafe fn step<const STREAMS: bool>(&self, _: S, _: usize) {}
-}
-
-/// A part of a map: a range within the extents, of cache lines if it streams.
-struct Mapping<L, T, F> {
-    range: Range<usize>,
-    streams: bool,
-    from: L,
-    to: T,
-    compute: F,
-}
-
-impl<S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>, F: Fn(L::Item) -> T::Item> Beside<S, R> for Mapping<L, T, F> {
-    #[inline(always)]
-    fn len(&self) -> usize {
-        self.range.len()
-    }
-
-    #[inline(always)]
-    fn streams(&self) -> bool {
-        self.streams
-    }
-
-    #[inline(always)]
-    unsafe fn step<const STREAMS: bool>(&self, simd: S, index: usize) {
-        let index = self.range.start + index;
-        // SAFETY: the caller's promise.
-        unsafe {
-            match T::LINE {
-                4 => self.lines::<4, STREAMS, S, R>(simd, index),
-                2 => self.lines::<2, STREAMS, S, R>(simd, index),
-                _ => self.lines::<1, STREAMS, S, R>(simd, index),
-            }
-        }
-    }
-}
-
-impl<L, T, F> Mapping<L, T, F> {
-    /// # Safety
-    /// As for [`Beside::step`].
-    #[inline(always)]
-    unsafe fn lines<const K: usize, const STREAMS: bool, S: Isa, R: Real>(&self, simd: S, index: usize)
-    where
-        L: Load<S, R>,
-        T: Store<S, R>,
-        F: Fn(L::Item) -> T::Item,
-    {
-        for line in 0..UNROLL / K {
-            // SAFETY: the caller's promise.
-            unsafe {
-                let index = index + line * K * R::lanes::<S>();
-                map_line::<K, STREAMS, S, R, L, T>(simd, index, &self.from, &self.to, &self.compute);
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn sum_beside<S: Isa, R: Real, L: Load<S, R>, const K: usize>(
-    simd: S,
-    from: L,
-    add: impl Fn(L::Item, [Lanes<S, R>; K]) -> [Lanes<S, R>; K],
-    beside: impl Beside<S, R>,
-) -> [f64; K] {
     let lanes = R::lanes::<S>();
     let n = from.extent().unwrap_or(0);
     let zero = Lanes::splat(simd, R::default());
@@ -159,26 +32,11 @@ fn sum_beside<S: Isa, R: Real, L: Load<S, R>, const K: usize>(
     while i < n {
         let end = n.min(i + BLOCK * UNROLL * lanes);
         let mut sums = [[zero; K]; UNROLL];
-        let both = end.min(beside.len());
-        while beside.streams() && i + UNROLL * lanes <= both {
-            // SAFETY: the loop's condition.
-            unsafe {
-                unrolled(simd, &from, i, &add, &mut sums);
-                beside.step::<true>(simd, i);
-            }
-            i += UNROLL * lanes;
-        }
-        while i + UNROLL * lanes <= both {
-            // SAFETY: the loop's condition.
-            unsafe {
-                unrolled(simd, &from, i, &add, &mut sums);
-                beside.step::<false>(simd, i);
-            }
-            i += UNROLL * lanes;
-        }
         while i + UNROLL * lanes <= end {
-            // SAFETY: the loop's condition.
-            unsafe { unrolled(simd, &from, i, &add, &mut sums) };
+            for (u, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: the loop's condition.
+                *sums = add(unsafe { from.load(simd, i + u * lanes) }, *sums);
+            }
             i += UNROLL * lanes;
         }
         while i + lanes <= end {
@@ -202,24 +60,6 @@ fn sum_beside<S: Isa, R: Real, L: Load<S, R>, const K: usize>(
     totals
 }
 
-/// Adds one vector to each accumulator.
-///
-/// # Safety
-/// `index` plus [`UNROLL`] vectors is within the extent.
-#[inline(always)]
-unsafe fn unrolled<S: Isa, R: Real, L: Load<S, R>, const K: usize>(
-    simd: S,
-    from: &L,
-    index: usize,
-    add: &impl Fn(L::Item, [Lanes<S, R>; K]) -> [Lanes<S, R>; K],
-    sums: &mut [[Lanes<S, R>; K]; UNROLL],
-) {
-    for (u, sums) in sums.iter_mut().enumerate() {
-        // SAFETY: the caller's promise.
-        *sums = add(unsafe { from.load(simd, index + u * R::lanes::<S>()) }, *sums);
-    }
-}
-
 /// Computes every element of `to` from the elements of `from` at the same index.
 ///
 /// All of `from` is read at an index before `to` is written there, so they may be the same memory.
@@ -233,15 +73,28 @@ pub fn map<S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>>(
     to: T,
     compute: impl Fn(L::Item) -> T::Item,
 ) {
+    map_and_fetch(simd, from, to, compute, ());
+}
+
+/// [`map`] that asks for what is at the same places of `next`, to be read after, if `to` is written past the caches:
+/// then reading goes on while it is written.
+#[inline(always)]
+pub fn map_and_fetch<S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>>(
+    simd: S,
+    from: L,
+    to: T,
+    compute: impl Fn(L::Item) -> T::Item,
+    next: impl Fetch,
+) {
     let n = common([from.extent(), to.extent()]).unwrap_or(0);
     let (lines, streams) = lines::<S, R, T>(&to, n);
     for range in [0..lines.start, lines.end..n] {
         map_range(simd, range, &from, &to, &compute);
     }
     match T::LINE {
-        4 => map_all::<4, S, R, L, T>(simd, lines, streams, &from, &to, &compute),
-        2 => map_all::<2, S, R, L, T>(simd, lines, streams, &from, &to, &compute),
-        _ => map_all::<1, S, R, L, T>(simd, lines, streams, &from, &to, &compute),
+        4 => map_all::<4, S, R, L, T>(simd, lines, streams, &from, &to, &compute, next),
+        2 => map_all::<2, S, R, L, T>(simd, lines, streams, &from, &to, &compute, next),
+        _ => map_all::<1, S, R, L, T>(simd, lines, streams, &from, &to, &compute, next),
     }
 }
 
@@ -290,7 +143,8 @@ fn map_range<S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>>(
     }
 }
 
-/// The whole lines of a map.
+/// The whole lines of a map: half-precision vectors are packed together, and what is written past the caches goes by
+/// cache lines.
 #[inline(always)]
 fn map_all<const K: usize, S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>>(
     simd: S,
@@ -299,29 +153,20 @@ fn map_all<const K: usize, S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>>(
     from: &L,
     to: &T,
     compute: &impl Fn(L::Item) -> T::Item,
+    next: impl Fetch,
 ) {
-    if streams {
-        map_lines::<K, true, S, R, L, T>(simd, lines, from, to, compute);
-    } else {
-        map_lines::<K, false, S, R, L, T>(simd, lines, from, to, compute);
-    }
-}
-
-/// Whole lines of `K` vectors within the extents: half-precision vectors are packed together, and what is written past
-/// the caches goes by cache lines.
-#[inline(always)]
-fn map_lines<const K: usize, const STREAMS: bool, S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>>(
-    simd: S,
-    lines: Range<usize>,
-    from: &L,
-    to: &T,
-    compute: &impl Fn(L::Item) -> T::Item,
-) {
+    let step = K * R::lanes::<S>();
     let mut i = lines.start;
+    while streams && i < lines.end {
+        next.fetch(i);
+        // SAFETY: the lines are within both extents, and cache lines of `to`.
+        unsafe { map_line::<K, true, S, R, L, T>(simd, i, from, to, compute) };
+        i += step;
+    }
     while i < lines.end {
-        // SAFETY: the lines are within both extents, and cache lines if they are streamed.
-        unsafe { map_line::<K, STREAMS, S, R, L, T>(simd, i, from, to, compute) };
-        i += K * R::lanes::<S>();
+        // SAFETY: the lines are within both extents.
+        unsafe { map_line::<K, false, S, R, L, T>(simd, i, from, to, compute) };
+        i += step;
     }
 }
 

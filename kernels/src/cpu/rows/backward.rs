@@ -6,10 +6,10 @@ use super::{Line, Measured, Operator, Parameters, Rows, Sum, Sums, Terms, Verdic
 use crate::abi::Refusal;
 use crate::cpu::moments::{Scaling, Total, rescale};
 use crate::cpu::parallel;
-use crate::cpu::views::{Input, Output, Writer, streams, writers};
+use crate::cpu::views::{Input, Output, streams, writers};
 use crate::simd::{
-    self, Discard, Element, InstructionSet, Isa, Lanes, Load, Real, Sink, Slot, Source, Splat, Store, Task, sum,
-    sum_and_map,
+    self, Discard, Element, Fetch, InstructionSet, Isa, Lanes, Load, Real, Sink, Slot, Source, Splat, Task,
+    map_and_fetch, sum,
 };
 
 /// The most rows that add up their share of a parameter's gradient in the working precision, before `f64`.
@@ -119,22 +119,18 @@ impl<D: Element, O: Operator<D::Real>, const N: usize, const M: usize> Task for 
             let most = rows.end - start;
             let most = readers.iter_mut().fold(most, |most, reader| reader.together(start, most));
             let end = start + writers.iter_mut().fold(most, |most, writer| writer.together(start, most));
-            let mut measured = None;
-            for row in start..=end {
-                let next = (row < end).then_some(row);
-                let to = (&mut writers, &mut params, &mut room);
+            for row in start..end {
+                // Only asked for, so that it need not have been gathered.
+                let soon = job.inputs.each_ref().map(|input| input.lying(row + 1));
+                let from = readers.each_mut().map(|reader| reader.row(row));
+                let outputs = writers.each_mut().map(|writer| writer.row(row));
+                let place = (row, &mut params, &mut room);
                 if N == 4 {
-                    if let Some(row) = next {
-                        let from = readers.each_mut().map(|reader| reader.row(row));
-                        sums.add(simd, job.sum, row, (from[N - 2], from[N - 1]), None);
-                    }
-                    let (dy, more) = (readers[0].rows(), readers[1].rows());
-                    let inputs = |row| (dy.row(row), more.row(row), sums.row(row));
-                    job.row.step(simd, inputs, next, &mut measured, to);
+                    sums.add(simd, job.sum, (from[N - 2], from[N - 1]), None);
+                    job.row.run(simd, (from[0], from[1], sums.row()), outputs, soon, place);
                 } else {
-                    let (dy, x) = (readers[0].rows(), readers[1].rows());
                     let nothing = Splat(D::Real::from_f64(-0.0));
-                    job.row.step(simd, |row| (dy.row(row), nothing, x.row(row)), next, &mut measured, to);
+                    job.row.run(simd, (from[0], nothing, from[1]), outputs, soon, place);
                 }
             }
             writers.iter_mut().for_each(|writer| writer.commit(end - 1));
@@ -166,83 +162,46 @@ struct RowJob<'a, D: Element, O> {
 /// A row's `dy`, what is added to `dx`, and `x`.
 type RowInputs<'a, D, L, E> = (Source<'a, D>, L, Source<'a, E>);
 
-/// Where results go.
-type To<'a, 'w, 'p, D, R, const M: usize> = (&'a mut [Writer<'w, D>; M], &'a mut Params<'p, R>, &'a mut Vec<R>);
-
 impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
-    /// Measures the `next` row, if any, while the one that was `measured` before is mapped.
+    /// Measures a row, and maps it.
     #[inline(always)]
-    fn step<'x, S: Isa, E: Element<Real = D::Real>, L: Addend<D::Real>, const M: usize>(
+    fn run<S: Isa, E: Element<Real = D::Real>, L: Addend<D::Real>, const M: usize>(
         &self,
         simd: S,
-        inputs: impl Fn(usize) -> RowInputs<'x, D, L, E>,
-        next: Option<usize>,
-        measured: &mut Option<(usize, Gradient<D::Real>)>,
-        (outputs, params, room): To<'_, '_, '_, D, D::Real, M>,
+        (dy, more, x): RowInputs<'_, D, L, E>,
+        dx: [Sink<'_, D>; M],
+        soon: impl Fetch,
+        (row, params, room): (usize, &mut Params<'_, D::Real>, &mut Vec<D::Real>),
     ) {
-        let scaling = Scaling::none(self.parameters.eps);
-        let mut shift = next.map(|row| self.operator.shift(simd, inputs(row).2));
-        let mut is_second = false;
-        loop {
-            let beside = next.zip(shift).map(|(row, shift)| (inputs(row), shift));
-            let beside = beside.map(|((dy, _, x), shift)| (dy, x, shift));
-            let sums = match measured.take() {
-                Some((row, gradient)) => {
-                    let outputs = outputs.each_mut().map(|output| output.row(row));
-                    self.map(simd, inputs(row), gradient, outputs, (row, params), beside)
-                }
-                None => match beside {
-                    Some(beside) => self.measure(simd, beside),
-                    None => return,
-                },
-            };
-            let Some((row, (dy, x, used))) = next.zip(beside) else { return };
-            match self.judge(simd, (dy, x, used), sums, is_second, scaling) {
-                Verdict::Accepted(gradient) => {
-                    *measured = Some((row, gradient));
-                    return;
-                }
-                Verdict::Again(nearer) => (shift, is_second) = (Some(nearer), true),
-                Verdict::Rejected => {
-                    let outputs = outputs.each_mut().map(|output| output.row(row));
-                    return self.rescue(row, inputs(row), outputs, params, room);
-                }
-            }
+        match self.measure(simd, (dy, x), Scaling::none(self.parameters.eps)) {
+            Some(gradient) => self.map(simd, (dy, more, x), gradient, dx, (row, params), soon),
+            None => self.rescue((dy, more, x), dx, (row, params), room),
         }
     }
 
-    /// The sums of a row: of `d = x - shift`, `d^2`, `g = dy * weight` and `g * d`.
+    /// The gradient of a row, from the sums of `d = x - shift`, `d^2`, `g = dy * weight` and `g * d`; `None` if squares
+    /// have left the range of the working precision.
     #[inline(always)]
     fn measure<S: Isa, E: Element<Real = D::Real>>(
         &self,
         simd: S,
-        (dy, x, shift): (Source<'_, D>, Source<'_, E>, D::Real),
-    ) -> [f64; 4] {
-        let weight = self.parameters.weight.source();
-        let sums = sum(simd, (dy, x, weight), products(simd, shift));
-        if !O::IS_PARTIAL {
-            return sums;
-        }
-        let [total, squares] = sum(simd, x.part(0..self.operator.measured(x.len())), measuring(simd, shift));
-        [total, squares, sums[2], sums[3]]
-    }
-
-    /// What the sums of a row say about its gradient.
-    #[inline(always)]
-    fn judge<S: Isa, E: Element<Real = D::Real>>(
-        &self,
-        simd: S,
-        (dy, x, shift): (Source<'_, D>, Source<'_, E>, D::Real),
-        [total, squares, g, product]: [f64; 4],
-        is_second: bool,
+        (dy, x): (Source<'_, D>, Source<'_, E>),
         scaling: Scaling,
-    ) -> Verdict<D::Real, Gradient<D::Real>> {
+    ) -> Option<Gradient<D::Real>> {
+        let weight = self.parameters.weight.source();
         let count = self.operator.measured(x.len());
-        let measured = Measured { count, shift, sums: [total, squares], is_second };
-        let statistic = match self.operator.judge(measured, scaling) {
-            Verdict::Accepted(statistic) => statistic,
-            Verdict::Again(shift) => return Verdict::Again(shift),
-            Verdict::Rejected => return Verdict::Rejected,
+        let (mut shift, mut is_second) = (self.operator.shift(simd, x), false);
+        let ([g, product], statistic) = loop {
+            let [mut total, mut squares, g, product] = sum(simd, (dy, x, weight), products(simd, shift));
+            if O::IS_PARTIAL {
+                [total, squares] = sum(simd, x.part(0..count), measuring(simd, shift));
+            }
+            let measured = Measured { count, shift, sums: [total, squares], is_second };
+            match self.operator.judge(measured, scaling) {
+                Verdict::Accepted(statistic) => break ([g, product], statistic),
+                Verdict::Again(nearer) => (shift, is_second) = (nearer, true),
+                Verdict::Rejected => return None,
+            }
         };
         let line: Line = statistic.into();
         let [centre, rstd, offset] = line.parts();
@@ -254,17 +213,17 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
             let [centre, rstd, offset] = Lanes::splats(simd, [centre, rstd, offset]);
             let [sum] = sum(
                 simd,
-                (dy, x, self.parameters.weight.source()),
+                (dy, x, weight),
                 #[inline(always)]
                 |(dy, x, w), [sum]| [(dy * w).mul_add((x - centre).mul_add(rstd, offset), sum)],
             );
             sum
         };
         let [a, b] = self.operator.gradient(statistic, count as f64, [g, projection]).map(D::Real::from_f64);
-        Verdict::Accepted(Gradient { centre, rstd, offset, a, b, scale: D::Real::from_f64(line.rstd * scaling.scale) })
+        Some(Gradient { centre, rstd, offset, a, b, scale: D::Real::from_f64(line.rstd * scaling.scale) })
     }
 
-    /// Maps a row, and measures another beside.
+    /// Maps a row, and asks for what is read after.
     #[inline(always)]
     fn map<S: Isa, E: Element<Real = D::Real>, L: Addend<D::Real>, const M: usize>(
         &self,
@@ -273,8 +232,8 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
         gradient: Gradient<D::Real>,
         mut dx: [Sink<'_, D>; M],
         (row, params): (usize, &mut Params<'_, D::Real>),
-        beside: Option<(Source<'_, D>, Source<'_, E>, D::Real)>,
-    ) -> [f64; 4] {
+        soon: impl Fetch,
+    ) {
         let at = (row - params.first) / params.block * self.width;
         let weight = self.parameters.weight.source();
         let (whole, same) = (gradient.lanes(simd), |x_hat| x_hat);
@@ -285,22 +244,21 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
                 let dx = dx.each_mut().map(|dx| dx.part(range.clone()));
                 let from = (dy.part(range.clone()), x.part(range.clone()), weight.part(range.clone()), nothing);
                 let sums = &mut params.weight[at + range.start..at + range.end];
-                GradientLanes { is_coupled, ..whole }.map_beside(simd, from, dx, (sums, Discard), same, None);
+                GradientLanes { is_coupled, ..whole }.map(simd, from, dx, (sums, Discard), same, ());
             }
-            return beside.map_or([0.0; 4], |beside| self.measure(simd, beside));
+            return;
         }
         let from = (dy, x, weight, more.lanes::<S>());
-        let beside = beside.map(|(dy, x, shift)| ((dy, x, weight), shift));
         if !O::HAS_WEIGHT {
-            return whole.map_beside(simd, from, dx, (Discard, Discard), same, beside);
+            return whole.map(simd, from, dx, (Discard, Discard), same, soon);
         }
         let sums = &mut params.weight[at..][..self.width];
         if O::HAS_BIAS {
-            whole.map_beside(simd, from, dx, (sums, &mut params.bias[at..][..self.width]), same, beside)
+            whole.map(simd, from, dx, (sums, &mut params.bias[at..][..self.width]), same, soon);
         } else if O::ROUNDS && D::IS_NARROW && self.operator.rounds() {
-            whole.map_beside(simd, from, dx, (sums, Discard), D::round, beside)
+            whole.map(simd, from, dx, (sums, Discard), D::round, soon);
         } else {
-            whole.map_beside(simd, from, dx, (sums, Discard), same, beside)
+            whole.map(simd, from, dx, (sums, Discard), same, soon);
         }
     }
 
@@ -310,26 +268,16 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
     #[inline(never)]
     fn rescue<E: Element<Real = D::Real>, L: Addend<D::Real>, const M: usize>(
         &self,
-        row: usize,
         (dy, more, x): RowInputs<'_, D, L, E>,
         dx: [Sink<'_, D>; M],
-        params: &mut Params<'_, D::Real>,
+        place: (usize, &mut Params<'_, D::Real>),
         room: &mut Vec<D::Real>,
     ) {
         let simd = pulp::Scalar128b;
         let scaling = rescale(x, self.operator.measured(x.len()), self.parameters.eps, room);
         let x = Source::from(&room[..]);
-        let (mut shift, mut is_second) = (self.operator.shift(simd, x), false);
-        loop {
-            let row_in = (dy, x, shift);
-            match self.judge(simd, row_in, self.measure(simd, row_in), is_second, scaling) {
-                Verdict::Accepted(gradient) => {
-                    self.map(simd, (dy, more, x), gradient, dx, (row, params), None);
-                    return;
-                }
-                Verdict::Again(nearer) => (shift, is_second) = (nearer, true),
-                Verdict::Rejected => unreachable!("a rescaled row is taken as it comes"),
-            }
+        if let Some(gradient) = self.measure(simd, (dy, x), scaling) {
+            self.map(simd, (dy, more, x), gradient, dx, place, ());
         }
     }
 }
@@ -402,9 +350,6 @@ struct GradientLanes<S: Isa, R: Real> {
     is_coupled: bool,
 }
 
-/// `dy`, `x` and the weight.
-type Summed<'a, D, E> = (Source<'a, D>, Source<'a, E>, Source<'a, <D as Element>::Real>);
-
 /// `dy`, `x`, the weight, and what is added to `dx`.
 type From<'a, D, E, L> = (Source<'a, D>, Source<'a, E>, Source<'a, <D as Element>::Real>, L);
 
@@ -415,20 +360,21 @@ impl<S: Isa, R: Real> GradientLanes<S, R> {
     /// The limit: five multiplications or fused ones per vector, at two a cycle, and the loads of seven vectors, in the
     /// first-level cache; else bandwidth.
     #[inline(always)]
-    fn map_beside<D: Element<Real = R>, E: Element<Real = R>, L: Load<S, R, Item = Lanes<S, R>>, const M: usize>(
+    fn map<D: Element<Real = R>, E: Element<Real = R>, L: Load<S, R, Item = Lanes<S, R>>, const M: usize>(
         self,
         simd: S,
         (dy, x, weight, more): From<'_, D, E, L>,
         dx: [Sink<'_, D>; M],
         (weight_sums, bias_sums): (impl Slot<S, R>, impl Slot<S, R>),
         stored: impl Fn(Lanes<S, R>) -> Lanes<S, R>,
-        beside: Option<(Summed<'_, D, E>, R)>,
-    ) -> [f64; 4] {
+        soon: impl Fetch,
+    ) {
         let ((weight_sum, weight_to), (bias_sum, bias_to)) = (weight_sums.ends(), bias_sums.ends());
         let (from, to) = ((dy, x, weight, more, weight_sum, bias_sum), (dx, weight_to, bias_to));
-        both(
+        map_and_fetch(
             simd,
-            (from, to),
+            from,
+            to,
             #[inline(always)]
             |(dy, x, w, more, weight, bias)| {
                 let x_hat = (x - self.centre).mul_add(self.rstd, self.offset);
@@ -437,22 +383,7 @@ impl<S: Isa, R: Real> GradientLanes<S, R> {
                 let dx = (if self.is_coupled { whole } else { g }) * self.scale + more;
                 ([dx; M], dy.mul_add(stored(x_hat), weight), bias + dy)
             },
-            beside,
-        )
+            soon,
+        );
     }
-}
-
-/// One map, and the sums of another row beside, if any.
-#[inline(always)]
-fn both<S: Isa, D: Element, E: Element<Real = D::Real>, L: Load<S, D::Real>, T: Store<S, D::Real>>(
-    simd: S,
-    map: (L, T),
-    compute: impl Fn(L::Item) -> T::Item,
-    beside: Option<(Summed<'_, D, E>, D::Real)>,
-) -> [f64; 4] {
-    let Some((summed, shift)) = beside else {
-        simd::map(simd, map.0, map.1, compute);
-        return [0.0; 4];
-    };
-    sum_and_map(simd, summed, products(simd, shift), map, compute)
 }

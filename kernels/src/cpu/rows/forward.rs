@@ -5,8 +5,8 @@ use std::ops::Range;
 use super::{Measured, Operator, Parameters, Rows, Sum, Sums, Verdict, measuring};
 use crate::cpu::moments::{Scaling, rescale};
 use crate::cpu::parallel;
-use crate::cpu::views::{Input, Output, Writer, streams, writers};
-use crate::simd::{self, Element, InstructionSet, Isa, Kept, Lanes, Load, Sink, Source, Task, map, sum, sum_and_map};
+use crate::cpu::views::{Input, Output, streams, writers};
+use crate::simd::{self, Element, Fetch, InstructionSet, Isa, Sink, Source, Task, map_and_fetch, sum};
 
 /// Normalizes all rows. With two inputs, their sum is normalized, and stored in the second output.
 pub fn forward<D: Element, O: Operator<D::Real>, const N: usize>(
@@ -61,18 +61,16 @@ impl<D: Element, O: Operator<D::Real>, const N: usize> Task for Part<'_, D, O, N
             let most = rows.end - start;
             let most = readers.iter_mut().fold(most, |most, reader| reader.together(start, most));
             let end = start + writers.iter_mut().fold(most, |most, writer| writer.together(start, most));
-            let mut measured = None;
-            for row in start..=end {
-                let next = (row < end).then_some(row);
+            for row in start..end {
+                // Only asked for, so that it need not have been gathered.
+                let soon = job.inputs.each_ref().map(|input| input.lying(row + 1));
                 if N == 2 {
-                    if let Some(row) = next {
-                        let from = readers.each_mut().map(|reader| reader.row(row));
-                        sums.add(simd, job.sum, row, (from[0], from[N - 1]), Some(writers[N - 1].row(row)));
-                    }
-                    job.row.step(simd, |row| sums.row(row), next, &mut measured, &mut writers[0], &mut room);
+                    let from = readers.each_mut().map(|reader| reader.row(row));
+                    let stored = Some(writers[N - 1].row(row));
+                    sums.add(simd, job.sum, (from[0], from[N - 1]), stored);
+                    job.row.run(simd, sums.row(), writers[0].row(row), soon, &mut room);
                 } else {
-                    let x = readers[0].rows();
-                    job.row.step(simd, |row| x.row(row), next, &mut measured, &mut writers[0], &mut room);
+                    job.row.run(simd, readers[0].row(row), writers[0].row(row), soon, &mut room);
                 }
             }
             writers.iter_mut().for_each(|writer| writer.commit(end - 1));
@@ -89,49 +87,45 @@ struct RowJob<'a, D: Element, O> {
 }
 
 impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
-    /// Measures the `next` row, if any, while the one that was `measured` before is mapped.
+    /// Measures a row, and maps it.
     #[inline(always)]
-    fn step<'x, S: Isa, E: Element<Real = D::Real>>(
+    fn run<S: Isa, E: Element<Real = D::Real>>(
         &self,
         simd: S,
-        x: impl Fn(usize) -> Source<'x, E>,
-        next: Option<usize>,
-        measured: &mut Option<(usize, O::Statistic)>,
-        y: &mut Writer<'_, D>,
+        x: Source<'_, E>,
+        y: Sink<'_, D>,
+        soon: impl Fetch,
         room: &mut Vec<D::Real>,
     ) {
-        let scaling = Scaling::none(self.parameters.eps);
-        let mut shift = next.map(|row| self.operator.shift(simd, x(row)));
-        let mut is_second = false;
+        match self.measure(simd, x, Scaling::none(self.parameters.eps)) {
+            Some(statistic) => self.map(simd, x, statistic, y, soon),
+            None => self.rescue(x, y, room),
+        }
+    }
+
+    /// The statistic of a row; `None` if its squares have left the range of the working precision.
+    #[inline(always)]
+    fn measure<S: Isa, E: Element<Real = D::Real>>(
+        &self,
+        simd: S,
+        x: Source<'_, E>,
+        scaling: Scaling,
+    ) -> Option<O::Statistic> {
+        let count = self.operator.measured(x.len());
+        let (mut shift, mut is_second) = (self.operator.shift(simd, x), false);
         loop {
-            let beside = next.zip(shift).map(|(row, shift)| (x(row), shift));
-            let sums = match measured.take() {
-                Some((row, statistic)) => self.map(simd, x(row), statistic, y.row(row), beside),
-                None => match beside {
-                    Some((x, shift)) => self.measure(simd, x, shift),
-                    None => return,
-                },
-            };
-            let Some((row, (x, used))) = next.zip(beside) else { return };
-            let sums = Measured { count: self.operator.measured(x.len()), shift: used, sums, is_second };
-            match self.operator.judge(sums, scaling) {
-                Verdict::Accepted(statistic) => {
-                    *measured = Some((row, statistic));
-                    return;
-                }
-                Verdict::Again(nearer) => (shift, is_second) = (Some(nearer), true),
-                Verdict::Rejected => return self.rescue(x, y.row(row), room),
+            let sums = sum(simd, x.part(0..count), measuring(simd, shift));
+            match self.operator.judge(Measured { count, shift, sums, is_second }, scaling) {
+                Verdict::Accepted(statistic) => return Some(statistic),
+                Verdict::Again(nearer) => (shift, is_second) = (nearer, true),
+                Verdict::Rejected => return None,
             }
         }
     }
 
-    /// The sums of a row that its statistic is made of.
-    #[inline(always)]
-    fn measure<S: Isa, E: Element<Real = D::Real>>(&self, simd: S, x: Source<'_, E>, shift: D::Real) -> [f64; 2] {
-        sum(simd, x.part(0..self.operator.measured(x.len())), measuring(simd, shift))
-    }
-
-    /// Maps a row, and measures another beside.
+    /// Maps a row, and asks for what is read after.
+    ///
+    /// The limit: loading `x`, weight and bias, and storing `y`, in the first-level cache; else bandwidth.
     #[inline(always)]
     fn map<S: Isa, E: Element<Real = D::Real>>(
         &self,
@@ -139,61 +133,38 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
         x: Source<'_, E>,
         statistic: O::Statistic,
         y: Sink<'_, D>,
-        beside: Option<(Source<'_, E>, D::Real)>,
-    ) -> [f64; 2] {
+        soon: impl Fetch,
+    ) {
         let (weight, bias) = (self.parameters.weight.source(), self.parameters.bias.source());
         let x_hat = self.operator.normalized(simd, statistic);
         if O::HAS_BIAS {
-            self.stage(
+            let from = (x, weight, bias);
+            map_and_fetch(
                 simd,
-                (x, weight, bias),
+                from,
                 y,
                 #[inline(always)]
                 |(x, w, b)| x_hat(x).mul_add(w, b),
-                beside,
-            )
+                soon,
+            );
         } else if O::ROUNDS && D::IS_NARROW && self.operator.rounds() {
-            self.stage(
+            map_and_fetch(
                 simd,
                 (x, weight),
                 y,
                 #[inline(always)]
                 |(x, w)| D::round(x_hat(x)) * w,
-                beside,
-            )
+                soon,
+            );
         } else {
-            self.stage(
+            map_and_fetch(
                 simd,
                 (x, weight),
                 y,
                 #[inline(always)]
                 |(x, w)| x_hat(x) * w,
-                beside,
-            )
-        }
-    }
-
-    /// The limit: loading `x` twice, weight and bias, and storing `y`, in the first-level cache; else bandwidth.
-    #[inline(always)]
-    fn stage<S: Isa, E: Element<Real = D::Real>, L: Load<S, D::Real>>(
-        &self,
-        simd: S,
-        from: L,
-        y: Sink<'_, D>,
-        compute: impl Fn(L::Item) -> Lanes<S, D::Real>,
-        beside: Option<(Source<'_, E>, D::Real)>,
-    ) -> [f64; 2] {
-        if O::IS_PARTIAL {
-            map(simd, from, y, compute);
-            return beside.map_or([0.0; 2], |(x, shift)| self.measure(simd, x, shift));
-        }
-        match beside {
-            Some((x, shift)) => sum_and_map(simd, x, measuring(simd, shift), (from, y), compute),
-            None => {
-                // One row, the last: not worth the code for streaming it.
-                map(simd, from, Kept(y), compute);
-                [0.0; 2]
-            }
+                soon,
+            );
         }
     }
 
@@ -202,21 +173,11 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
     #[cold]
     #[inline(never)]
     fn rescue<E: Element<Real = D::Real>>(&self, x: Source<'_, E>, y: Sink<'_, D>, room: &mut Vec<D::Real>) {
-        let simd = pulp::Scalar128b;
         let count = self.operator.measured(x.len());
         let scaling = rescale(x, count, self.parameters.eps, room);
         let x = Source::from(&room[..]);
-        let (mut shift, mut is_second) = (self.operator.shift(simd, x), false);
-        loop {
-            let sums = self.measure(simd, x, shift);
-            match self.operator.judge(Measured { count, shift, sums, is_second }, scaling) {
-                Verdict::Accepted(statistic) => {
-                    self.map(simd, x, statistic, y, None);
-                    return;
-                }
-                Verdict::Again(nearer) => (shift, is_second) = (nearer, true),
-                Verdict::Rejected => unreachable!("a rescaled row is taken as it comes"),
-            }
+        if let Some(statistic) = self.measure(pulp::Scalar128b, x, scaling) {
+            self.map(pulp::Scalar128b, x, statistic, y, ());
         }
     }
 }

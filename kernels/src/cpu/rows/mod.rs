@@ -2,7 +2,7 @@
 //!
 //! A row is measured (its sums are taken), then mapped. An operator says what the sums mean ([`Operator::judge`]), what
 //! that makes of an element ([`Operator::normalized`]), and backward what makes the gradient ([`Operator::gradient`]).
-//! The loops over rows and elements are in [`forward`] and [`backward`]: while one row is mapped, the next is measured.
+//! The loops over rows and elements are in [`forward`] and [`backward`].
 
 pub mod add_layer_norm;
 pub mod add_rms_norm;
@@ -305,7 +305,7 @@ impl Sum {
     }
 }
 
-/// Two neighbouring rows of sums of two inputs.
+/// A row of sums of two inputs.
 struct Sums<R> {
     values: Vec<R>,
     width: usize,
@@ -324,14 +324,13 @@ impl<R: Real> Sums<R> {
         &mut self,
         simd: S,
         sum: Sum,
-        row: usize,
         from: (Source<'_, D>, Source<'_, D>),
         stored: Option<Sink<'_, D>>,
     ) {
         if self.values.is_empty() {
-            self.values.resize(2 * self.width, R::default());
+            self.values.resize(self.width, R::default());
         }
-        let to = Kept(Sink::from(&mut self.values[row % 2 * self.width..][..self.width]));
+        let to = Kept(Sink::from(&mut self.values[..]));
         let rounded = D::IS_NARROW && sum == Sum::Rounded;
         match stored {
             Some(stored) if rounded => {
@@ -367,9 +366,9 @@ impl<R: Real> Sums<R> {
         }
     }
 
-    /// A row that was added last, or before that.
+    /// The row.
     #[inline(always)]
-    fn row(&self, row: usize) -> Source<'_, R> {
-        Source::from(&self.values[row % 2 * self.width..][..self.width])
+    fn row(&self) -> Source<'_, R> {
+        Source::from(&self.values[..])
     }
 }
