@@ -9,8 +9,10 @@ mod columns;
 mod element;
 mod isa;
 mod lanes;
-mod memory;
+mod load;
+mod run;
 mod stages;
+mod store;
 
 use std::cell::Cell;
 use std::fmt;
@@ -20,8 +22,10 @@ pub use columns::{Column, STRIP, sum_columns};
 pub use element::Element;
 pub use isa::{CACHE_LINE, Isa, fence};
 pub use lanes::{Lanes, Real};
-pub use memory::{Discard, Fetch, Kept, Load, Sink, Slot, Source, Splat, Store};
+pub use load::{Fetch, Load, Splat};
+pub use run::{Sink, Source};
 pub use stages::{map, map_and_fetch, map_short, sum};
+pub use store::{Discard, Kept, Slot, Store};
 
 /// An instruction set that the kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::memory::{Streaming, array, common};
+use super::load::{array, common};
+use super::store::Streaming;
 use super::{Fetch, Isa, Lanes, Load, Real, Store};
 
 /// Terms that one lane adds up before its sum moves on to `f64`.

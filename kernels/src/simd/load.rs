@@ -1,0 +1,215 @@
+//! What stages read.
+
+use super::run::Source;
+use super::{Element, Isa, Lanes, Real};
+
+/// Something a stage reads a vector of at every index: a run, a constant, or a tuple or an array of those.
+pub trait Load<S: Isa, R: Real> {
+    /// What it gives.
+    type Item: Copy;
+
+    /// Number of elements; `None` if any.
+    fn extent(&self) -> Option<usize>;
+
+    /// The vector at `index`.
+    ///
+    /// # Safety
+    /// `index` plus the number of lanes is within the extent.
+    unsafe fn load(&self, simd: S, index: usize) -> Self::Item;
+
+    /// The first `count` lanes at `index`; the others hold anything.
+    ///
+    /// # Safety
+    /// `index + count` is within the extent; `count` is less than the number of lanes.
+    unsafe fn load_head(&self, simd: S, index: usize, count: usize) -> Self::Item;
+}
+
+impl<S: Isa, R: Real, L: Load<S, R>, const N: usize> Load<S, R> for [L; N] {
+    type Item = [L::Item; N];
+
+    #[inline(always)]
+    fn extent(&self) -> Option<usize> {
+        common(self.each_ref().map(L::extent))
+    }
+
+    #[inline(always)]
+    unsafe fn load(&self, simd: S, index: usize) -> Self::Item {
+        // A loop: what iterators and `map` call may not be compiled for the instruction set.
+        // SAFETY: the caller's promise holds for every part, as `common` made sure.
+        unsafe {
+            let mut items = [self[0].load(simd, index); N];
+            let mut i = 1;
+            while i < N {
+                items[i] = self[i].load(simd, index);
+                i += 1;
+            }
+            items
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_head(&self, simd: S, index: usize, count: usize) -> Self::Item {
+        // SAFETY: as above.
+        unsafe {
+            let mut items = [self[0].load_head(simd, index, count); N];
+            let mut i = 1;
+            while i < N {
+                items[i] = self[i].load_head(simd, index, count);
+                i += 1;
+            }
+            items
+        }
+    }
+}
+
+/// The same value everywhere.
+#[derive(Clone, Copy)]
+pub struct Splat<R>(pub R);
+
+impl<S: Isa, R: Real> Load<S, R> for Splat<R> {
+    type Item = Lanes<S, R>;
+
+    #[inline(always)]
+    fn extent(&self) -> Option<usize> {
+        None
+    }
+
+    #[inline(always)]
+    unsafe fn load(&self, simd: S, _: usize) -> Self::Item {
+        Lanes::splat(simd, self.0)
+    }
+
+    #[inline(always)]
+    unsafe fn load_head(&self, simd: S, _: usize, _: usize) -> Self::Item {
+        Lanes::splat(simd, self.0)
+    }
+}
+
+macro_rules! tuple {
+    ($($name:ident $index:tt),*) => {
+        impl<S: Isa, R: Real, $($name: Load<S, R>),*> Load<S, R> for ($($name,)*) {
+            type Item = ($($name::Item,)*);
+
+            #[inline(always)]
+            fn extent(&self) -> Option<usize> {
+                common([$(self.$index.extent()),*])
+            }
+
+            #[inline(always)]
+            unsafe fn load(&self, simd: S, index: usize) -> Self::Item {
+                // SAFETY: the caller's promise holds for every part, as `common` made sure.
+                unsafe { ($(self.$index.load(simd, index),)*) }
+            }
+
+            #[inline(always)]
+            unsafe fn load_head(&self, simd: S, index: usize, count: usize) -> Self::Item {
+                // SAFETY: as above.
+                unsafe { ($(self.$index.load_head(simd, index, count),)*) }
+            }
+        }
+    };
+}
+tuple!(A 0, B 1);
+tuple!(A 0, B 1, C 2);
+tuple!(A 0, B 1, C 2, D 3);
+tuple!(A 0, B 1, C 2, D 3, E 4);
+tuple!(A 0, B 1, C 2, D 3, E 4, F 5);
+
+/// Runs that will be read soon.
+pub trait Fetch: Copy {
+    /// Asks for the cache lines of what is at `index`.
+    fn fetch(self, index: usize);
+}
+
+impl<E: Element> Fetch for Source<'_, E> {
+    #[inline(always)]
+    fn fetch(self, index: usize) {
+        self.prefetch(index);
+    }
+}
+
+impl<F: Fetch, const N: usize> Fetch for [F; N] {
+    #[inline(always)]
+    fn fetch(self, index: usize) {
+        for run in self {
+            run.fetch(index);
+        }
+    }
+}
+
+impl<F: Fetch> Fetch for Option<F> {
+    #[inline(always)]
+    fn fetch(self, index: usize) {
+        if let Some(run) = self {
+            run.fetch(index);
+        }
+    }
+}
+
+impl Fetch for () {
+    #[inline(always)]
+    fn fetch(self, _: usize) {}
+}
+
+/// A run that asks, as it is read, for what lies some elements further on: the next to be read after this run, so that
+/// reading it overlaps with writing the results of this one.
+#[derive(Clone, Copy)]
+pub struct Ahead<'a, E> {
+    source: Source<'a, E>,
+    distance: usize,
+}
+
+impl<'a, E: Element> Source<'a, E> {
+    /// The run, asking for what lies `distance` elements further on, if there is anything.
+    #[inline(always)]
+    pub fn ahead(self, distance: usize) -> Ahead<'a, E> {
+        Ahead { source: self, distance }
+    }
+}
+
+impl<S: Isa, E: Element> Load<S, E::Real> for Ahead<'_, E> {
+    type Item = Lanes<S, E::Real>;
+
+    #[inline(always)]
+    fn extent(&self) -> Option<usize> {
+        Some(self.source.len())
+    }
+
+    #[inline(always)]
+    unsafe fn load(&self, simd: S, index: usize) -> Self::Item {
+        self.source.prefetch(index + self.distance);
+        // SAFETY: the caller's promise.
+        unsafe { self.source.load(simd, index) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_head(&self, simd: S, index: usize, count: usize) -> Self::Item {
+        // SAFETY: the caller's promise.
+        unsafe { self.source.load_head(simd, index, count) }
+    }
+}
+
+/// An array of at least one value. Unlike the standard library's functions for that, it is sure to be inlined, as
+/// [`Task::run`](super::Task::run) demands.
+#[inline(always)]
+pub fn array<T: Copy, const N: usize>(mut make: impl FnMut(usize) -> T) -> [T; N] {
+    let mut values = [make(0); N];
+    for (i, value) in values.iter_mut().enumerate().skip(1) {
+        *value = make(i);
+    }
+    values
+}
+
+/// The one length that all parts have.
+///
+/// # Panics
+/// If they differ: it is what makes the stages' unchecked loads sound.
+#[inline(always)]
+pub(super) fn common<const N: usize>(extents: [Option<usize>; N]) -> Option<usize> {
+    let mut known = None;
+    for extent in extents.into_iter().flatten() {
+        assert!(known.is_none_or(|known| known == extent), "runs of different lengths");
+        known = Some(extent);
+    }
+    known
+}
