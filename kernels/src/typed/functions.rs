@@ -1,5 +1,9 @@
 //! The usual operators on dense slices.
 
+use std::ffi::CStr;
+
+use smallvec::SmallVec;
+
 use super::{Operation, Scalar, View, ViewMut};
 use crate::abi::{Direction, Refusal};
 
@@ -10,15 +14,7 @@ use crate::abi::{Direction, Refusal};
 /// # Errors
 /// [`Refusal`] if the lengths do not fit or `eps` is negative; `y` is unchanged then.
 pub fn layer_norm<T: Scalar>(x: &[T], weight: &[T], bias: &[T], eps: f64, y: &mut [T]) -> Result<(), Refusal> {
-    let (rows, row) = (&rows(x, weight), &[weight.len()]);
-    Operation::new(c"layer_norm", Direction::Forward)
-        .input(c"x", &View::dense(x, rows)?)
-        .input(c"weight", &View::dense(weight, row)?)
-        .input(c"bias", &View::dense(bias, row)?)
-        .output(c"y", &mut ViewMut::dense(y, rows)?)
-        .real(c"eps", eps)
-        .integer(c"normalized_ndim", 1)
-        .run()
+    by_row(c"layer_norm", &[(c"x", x)], &[(c"weight", weight), (c"bias", bias)], [(c"y", y)], eps, None)
 }
 
 /// Root-mean-square normalization of the rows of `x`: `y = x / sqrt(mean(x^2) + eps) * weight`, on this thread.
@@ -28,15 +24,7 @@ pub fn layer_norm<T: Scalar>(x: &[T], weight: &[T], bias: &[T], eps: f64, y: &mu
 /// # Errors
 /// As for [`layer_norm`].
 pub fn rms_norm<T: Scalar>(x: &[T], weight: &[T], eps: f64, y: &mut [T]) -> Result<(), Refusal> {
-    let rows = &rows(x, weight);
-    Operation::new(c"rms_norm", Direction::Forward)
-        .input(c"x", &View::dense(x, rows)?)
-        .input(c"weight", &View::dense(weight, &[weight.len()])?)
-        .output(c"y", &mut ViewMut::dense(y, rows)?)
-        .real(c"eps", eps)
-        .integer(c"normalized_ndim", 1)
-        .text(c"cast", c"none")
-        .run()
+    by_row(c"rms_norm", &[(c"x", x)], &[(c"weight", weight)], [(c"y", y)], eps, Some((c"cast", c"none")))
 }
 
 /// Residual addition and layer normalization in one: `sum = x + residual`, and `y` is the [`layer_norm`] of `sum` as
@@ -55,18 +43,8 @@ pub fn add_layer_norm<T: Scalar>(
     y: &mut [T],
     sum: &mut [T],
 ) -> Result<(), Refusal> {
-    let (rows, row) = (&rows(x, weight), &[weight.len()]);
-    Operation::new(c"add_layer_norm", Direction::Forward)
-        .input(c"x", &View::dense(x, rows)?)
-        .input(c"residual", &View::dense(residual, rows)?)
-        .input(c"weight", &View::dense(weight, row)?)
-        .input(c"bias", &View::dense(bias, row)?)
-        .output(c"y", &mut ViewMut::dense(y, rows)?)
-        .output(c"residual_out", &mut ViewMut::dense(sum, rows)?)
-        .real(c"eps", eps)
-        .integer(c"normalized_ndim", 1)
-        .text(c"sum", c"rounded")
-        .run()
+    let (data, parameters) = ([(c"x", x), (c"residual", residual)], [(c"weight", weight), (c"bias", bias)]);
+    by_row(c"add_layer_norm", &data, &parameters, [(c"y", y), (c"residual_out", sum)], eps, Some((c"sum", c"rounded")))
 }
 
 /// Residual addition and root-mean-square normalization in one: `sum = x + residual`, and `y` is the [`rms_norm`] of `sum`
@@ -84,20 +62,42 @@ pub fn add_rms_norm<T: Scalar>(
     y: &mut [T],
     sum: &mut [T],
 ) -> Result<(), Refusal> {
-    let rows = &rows(x, weight);
-    Operation::new(c"add_rms_norm", Direction::Forward)
-        .input(c"x", &View::dense(x, rows)?)
-        .input(c"residual", &View::dense(residual, rows)?)
-        .input(c"weight", &View::dense(weight, &[weight.len()])?)
-        .output(c"y", &mut ViewMut::dense(y, rows)?)
-        .output(c"residual_out", &mut ViewMut::dense(sum, rows)?)
-        .real(c"eps", eps)
-        .integer(c"normalized_ndim", 1)
-        .text(c"sum", c"rounded")
-        .run()
+    let (data, parameters) = ([(c"x", x), (c"residual", residual)], [(c"weight", weight)]);
+    by_row(c"add_rms_norm", &data, &parameters, [(c"y", y), (c"residual_out", sum)], eps, Some((c"sum", c"rounded")))
 }
 
-/// Sizes of `x` as rows of the weight's length; sizes that do not fit are found where `x` is viewed.
-fn rows<T>(x: &[T], weight: &[T]) -> [usize; 2] {
-    [x.len() / weight.len().max(1), weight.len()]
+/// Calls an operator whose data are rows as long as its parameters.
+fn by_row<T: Scalar, const M: usize>(
+    operator: &CStr,
+    data: &[(&CStr, &[T])],
+    parameters: &[(&CStr, &[T])],
+    outputs: [(&CStr, &mut [T]); M],
+    eps: f64,
+    word: Option<(&CStr, &CStr)>,
+) -> Result<(), Refusal> {
+    let of = |list: &[(&CStr, &[T])]| list.first().map_or(0, |(_, slice)| slice.len());
+    let width = of(parameters);
+    // Sizes that do not fit are found where a slice is viewed.
+    let rows = [of(data) / width.max(1), width];
+    let mut inputs: SmallVec<[_; 4]> = SmallVec::new();
+    for (list, shape) in [(data, &rows[..]), (parameters, &rows[1..])] {
+        for (name, slice) in list {
+            inputs.push((*name, View::dense(slice, shape)?));
+        }
+    }
+    let mut written: SmallVec<[_; 2]> = SmallVec::new();
+    for (name, slice) in outputs {
+        written.push((name, ViewMut::dense(slice, &rows)?));
+    }
+    let mut operation = Operation::new(operator, Direction::Forward).real(c"eps", eps).integer(c"normalized_ndim", 1);
+    for (name, view) in &inputs {
+        operation = operation.input(name, view);
+    }
+    for (name, view) in &mut written {
+        operation = operation.output(name, view);
+    }
+    if let Some((name, value)) = word {
+        operation = operation.text(name, value);
+    }
+    operation.run()
 }
