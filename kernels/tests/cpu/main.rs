@@ -5,5 +5,6 @@ mod channels;
 mod common;
 mod operators;
 mod reference;
+mod rows;
 mod special;
 mod typed;

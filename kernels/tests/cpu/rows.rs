@@ -1,0 +1,120 @@
+//! Rows whose sums, as they are taken first, are not good enough: another pass must be taken, and the test says what
+//! comes out without one.
+
+use isonorm_kernels::abi::{Direction, Refusal};
+use isonorm_kernels::typed::{Operation, View, ViewMut, layer_norm};
+
+use crate::common::{noise, on_each_instruction_set};
+
+/// How far results may be off, in units of `eps * max(1, |y|)` forward, and of the largest `dx` backward.
+const UNITS: f64 = 4.0;
+
+/// The largest error, in these units; `scale` says what an error is held against.
+fn error(results: &[f32], expected: &[f64], scale: impl Fn(f64) -> f64) -> f64 {
+    assert_eq!(results.len(), expected.len());
+    let units = |(&result, &expected): (&f32, &f64)| {
+        (f64::from(result) - expected).abs() / (scale(expected) * f64::from(f32::EPSILON))
+    };
+    let worst = results.iter().zip(expected).map(units).fold(0.0, f64::max);
+    assert!(results.iter().all(|result| result.is_finite()));
+    worst
+}
+
+/// Mean and biased variance.
+fn moments(x: &[f32]) -> (f64, f64) {
+    let n = x.len() as f64;
+    let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+    (mean, x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n)
+}
+
+/// A row whose first elements lie far from all others, so that a shift taken from them is far from the mean. The others
+/// have two values, so that errors do not make up for each other.
+fn far_head() -> Vec<f32> {
+    let head = noise(5, 64).into_iter().map(|x| (x + 1000.0) as f32);
+    head.chain([0.3, -0.7].into_iter().cycle()).take(1 << 16).collect()
+}
+
+/// `dx` of layer normalization without a weight.
+fn gradient(dy: &[f32], x: &[f32], eps: f64) -> Vec<f64> {
+    let ((mean, variance), n) = (moments(x), x.len() as f64);
+    let rstd = 1.0 / (variance + eps).sqrt();
+    let x_hat = |x: f32| (f64::from(x) - mean) * rstd;
+    let a = dy.iter().map(|&dy| f64::from(dy)).sum::<f64>() / n;
+    let b = dy.iter().zip(x).map(|(&dy, &x)| f64::from(dy) * x_hat(x)).sum::<f64>() / n;
+    dy.iter().zip(x).map(|(&dy, &x)| (f64::from(dy) - a - x_hat(x) * b) * rstd).collect()
+}
+
+fn backward(dy: &[f32], x: &[f32], eps: f64) -> Result<Vec<f32>, Refusal> {
+    let (shape, mut dx) = ([1, x.len()], vec![0.0; x.len()]);
+    Operation::new(c"layer_norm", Direction::Backward)
+        .input(c"dy", &View::dense(dy, &shape)?)
+        .input(c"x", &View::dense(x, &shape)?)
+        .output(c"dx", &mut ViewMut::dense(&mut dx, &shape)?)
+        .real(c"eps", eps)
+        .integer(c"normalized_ndim", 1)
+        .run()?;
+    Ok(dx)
+}
+
+fn largest(values: &[f64]) -> f64 {
+    values.iter().fold(0.0, |largest, value| largest.max(value.abs()))
+}
+
+#[test]
+fn a_row_whose_head_is_far_from_its_mean_is_measured_again() {
+    let (x, eps) = (far_head(), 1e-5);
+    let (mean, variance) = moments(&x);
+    let normalized = |mean: f64, variance: f64| {
+        let rstd = 1.0 / (variance + eps).sqrt();
+        x.iter().map(move |&x| (f64::from(x) - mean) * rstd)
+    };
+    let expected: Vec<f64> = normalized(mean, variance).collect();
+    let forward = |y: &[f32]| error(y, &expected, |y| y.abs().max(1.0));
+    let dy: Vec<f32> = noise(7, x.len()).into_iter().map(|dy| dy as f32).collect();
+    let dx = gradient(&dy, &x, eps);
+    let largest_dx = largest(&dx);
+    on_each_instruction_set(|| {
+        let mut y = vec![0.0; x.len()];
+        layer_norm(&x, &vec![1.0; x.len()], &vec![0.0; x.len()], eps, &mut y).expect("it fits");
+        assert!(forward(&y) <= UNITS, "{} units", forward(&y));
+        let off = error(&backward(&dy, &x, eps).expect("it fits"), &dx, |_| largest_dx);
+        assert!(off <= UNITS, "{off} units backward");
+    });
+    // One pass about the head, in blocks as the kernels take them: what is left of the variance has lost its digits.
+    let n = x.len() as f64;
+    let shift = x[..64].iter().sum::<f32>() / 64.0;
+    let (mut total, mut squares) = (0.0, 0.0);
+    for block in x.chunks(32) {
+        total += f64::from(block.iter().map(|x| x - shift).sum::<f32>());
+        squares += f64::from(block.iter().map(|x| (x - shift) * (x - shift)).sum::<f32>());
+    }
+    let distance = total / n;
+    let once: Vec<f32> =
+        normalized(f64::from(shift) + distance, squares / n - distance * distance).map(|y| y as f32).collect();
+    assert!(forward(&once) > UNITS, "only {} units with one pass: the test sees nothing", forward(&once));
+}
+
+#[test]
+fn products_that_sink_into_the_subnormals_are_taken_again() {
+    // Of size 1e-30 and 1e-12, and with a part in common.
+    let n = 256;
+    let x: Vec<f32> = noise(11, n).into_iter().map(|x| (x * 1e-12) as f32).collect();
+    let dy: Vec<f32> =
+        noise(13, n).into_iter().zip(&x).map(|(e, &x)| (e * 1e-30 + f64::from(x) * 1e-18) as f32).collect();
+    let expected = gradient(&dy, &x, 0.0);
+    let largest_dx = largest(&expected);
+    let off = |dx: &[f32]| error(dx, &expected, |_| largest_dx);
+    on_each_instruction_set(|| {
+        let dx = backward(&dy, &x, 0.0).expect("it fits");
+        assert!(off(&dx) <= UNITS, "{} units", off(&dx));
+    });
+    // The sum of products as it comes.
+    let (mean, variance) = moments(&x);
+    let rstd = 1.0 / variance.sqrt();
+    let product: f32 = dy.iter().zip(&x).map(|(dy, x)| dy * (x - mean as f32)).sum();
+    let (a, b) = (dy.iter().map(|&dy| f64::from(dy)).sum::<f64>() / n as f64, f64::from(product) * rstd / n as f64);
+    let once =
+        dy.iter().zip(&x).map(|(&dy, &x)| ((f64::from(dy) - a - (f64::from(x) - mean) * rstd * b) * rstd) as f32);
+    let once: Vec<f32> = once.collect();
+    assert!(off(&once) > UNITS, "only {} units as it comes: the test sees nothing", off(&once));
+}
