@@ -4,7 +4,7 @@ use half::{bf16, f16};
 
 use smallvec::SmallVec;
 
-use super::views::{Input, Output};
+use super::views::{Input, Output, Writer};
 use crate::abi::{Call, Dtype, Refusal, Tensor};
 use crate::simd::{self, Element, InstructionSet, Isa, Real, Sink, Source, Task, map};
 
@@ -176,7 +176,7 @@ impl<'a> ParamOutput<'a> {
         expect_sizes(name, &tensor, sizes)?;
         let output = ParamOutput { name, tensor };
         // A refusal must come before anything is written.
-        output.write_if(None::<std::iter::Empty<f64>>)?;
+        output.write_if(None::<&fn(usize, &mut [f64])>)?;
         Ok(Some(output))
     }
 
@@ -185,24 +185,62 @@ impl<'a> ParamOutput<'a> {
     /// # Errors
     /// None that [`find`](Self::find) did not find.
     pub fn write(&self, values: impl ExactSizeIterator<Item = f64>) -> Result<(), Refusal> {
-        self.write_if(Some(values))
+        let values: Vec<f64> = values.collect();
+        self.write_parts(|start, part| part.copy_from_slice(&values[start..start + part.len()]))
     }
 
-    fn write_if(&self, values: Option<impl ExactSizeIterator<Item = f64>>) -> Result<(), Refusal> {
+    /// Rounds and writes the values that `fill` puts into a part of them, from the one it is told on.
+    ///
+    /// # Errors
+    /// None that [`find`](Self::find) did not find.
+    pub fn write_parts(&self, fill: impl Fn(usize, &mut [f64])) -> Result<(), Refusal> {
+        self.write_if(Some(&fill))
+    }
+
+    fn write_if(&self, fill: Option<&impl Fn(usize, &mut [f64])>) -> Result<(), Refusal> {
         match self.tensor.dtype {
-            Dtype::F32 => self.write_as::<f32>(values),
-            Dtype::F64 => self.write_as::<f64>(values),
-            Dtype::Bf16 => self.write_as::<bf16>(values),
-            Dtype::F16 => self.write_as::<f16>(values),
+            Dtype::F32 => self.write_as::<f32>(fill),
+            Dtype::F64 => self.write_as::<f64>(fill),
+            Dtype::Bf16 => self.write_as::<bf16>(fill),
+            Dtype::F16 => self.write_as::<f16>(fill),
         }
     }
 
-    fn write_as<E: Element>(&self, values: Option<impl ExactSizeIterator<Item = f64>>) -> Result<(), Refusal> {
+    fn write_as<E: Element>(&self, fill: Option<&impl Fn(usize, &mut [f64])>) -> Result<(), Refusal> {
         let (tensor, axes) = (&self.tensor, (0..self.tensor.shape.len()).collect::<Vec<usize>>());
         let output = Output::<E>::new(self.name, tensor, tensor.shape, tensor.strides, &[], &axes)?;
-        if let Some(values) = values.filter(|values| values.len() > 0) {
-            output.writer(1, false).put(values.map(E::from_f64));
+        if let Some(fill) = fill.filter(|_| !tensor.shape.contains(&0)) {
+            simd::run(InstructionSet::current(), Round { fill, to: output.writer(1, false) });
         }
         Ok(())
+    }
+}
+
+/// Rounds and writes the only row of a tensor, part by part.
+struct Round<'a, E, F> {
+    fill: &'a F,
+    to: Writer<'a, E>,
+}
+
+/// Values of such a part: they stay in the first-level cache.
+pub const PART: usize = 256;
+
+impl<E: Element, F: Fn(usize, &mut [f64])> Task for Round<'_, E, F> {
+    #[inline(always)]
+    fn run<S: Isa>(self, simd: S) {
+        let Round { fill, mut to } = self;
+        let (mut values, mut prepared) = ([0.0; PART], [E::Real::default(); PART]);
+        let mut row = to.row(0);
+        let mut start = 0;
+        while start < row.len() {
+            let count = PART.min(row.len() - start);
+            fill(start, &mut values[..count]);
+            for (prepared, value) in prepared.iter_mut().zip(&values) {
+                *prepared = E::prepare(*value);
+            }
+            map(simd, Source::from(&prepared[..count]), row.part(start..start + count), |x| x);
+            start += count;
+        }
+        to.commit(0);
     }
 }

@@ -13,6 +13,7 @@ pub mod moments;
 pub mod parallel;
 mod pool;
 pub mod rows;
+mod scratch;
 pub mod views;
 
 use std::sync::Arc;

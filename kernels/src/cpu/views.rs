@@ -402,13 +402,27 @@ impl<E: Element> Writer<'_, E> {
     /// A row: what is written to it arrives when it has been committed, and the rows gathered with it too.
     #[inline(always)]
     pub fn row(&mut self, row: usize) -> Sink<'_, E> {
-        let width = self.view.width;
-        if self.view.is_dense() {
-            // SAFETY: `Call::from_raw` vouches for all that sizes and strides reach; this thread owns the row.
-            return unsafe { Sink::from_raw(self.view.row_start(row), width) }.streaming(self.streams);
-        }
         self.together(row, 1);
-        Sink::from(&mut self.buffer[(row - self.tile.start) * self.view.pitch()..][..width])
+        let [row] = self.neighbours(row);
+        row
+    }
+
+    /// Neighbouring rows: what is written to them arrives when the last has been committed, and the rows gathered with it
+    /// too.
+    ///
+    /// # Panics
+    /// If [`together`](Self::together) did not give so many.
+    #[inline(always)]
+    pub fn neighbours<const R: usize>(&mut self, row: usize) -> [Sink<'_, E>; R] {
+        let (view, width) = (self.view, self.view.width);
+        if view.is_dense() {
+            // SAFETY: `Call::from_raw` vouches for all that sizes and strides reach; this thread owns the rows.
+            let row = |i| unsafe { Sink::from_raw(view.row_start(row + i), width) }.streaming(self.streams);
+            return std::array::from_fn(row);
+        }
+        let pitch = view.pitch();
+        let mut rows = self.buffer[(row - self.tile.start) * pitch..].chunks_mut(pitch);
+        std::array::from_fn(|_| Sink::from(&mut rows.next().unwrap_or_default()[..width]))
     }
 
     /// Says that a row is complete.
@@ -430,17 +444,6 @@ impl<E: Element> Writer<'_, E> {
             // SAFETY: as for `row`.
             view.for_each(self.tile.start, self.tile.len(), |element, place| unsafe { element.write(buffer[place]) });
         }
-    }
-
-    /// Writes the only row of a tensor.
-    ///
-    /// # Panics
-    /// If there are fewer values than the row has elements.
-    pub fn put(&mut self, values: impl Iterator<Item = E>) {
-        self.buffer = values.collect();
-        self.tile = 0..1;
-        assert_eq!(self.buffer.len(), self.view.width);
-        self.scatter();
     }
 }
 

@@ -3,6 +3,7 @@
 use half::{bf16, f16};
 
 use super::isa::bf16_bits;
+use super::load::array;
 use super::{Isa, Lanes, Real};
 use crate::abi::Dtype;
 
@@ -23,11 +24,29 @@ pub trait Element: Copy + Default + Send + Sync + 'static {
     /// Rounds once, to nearest, ties to even.
     fn from_f64(value: f64) -> Self;
 
+    /// A number of the working precision that is rounded to this type as `value` is.
+    fn prepare(value: f64) -> Self::Real;
+
     /// Loads and widens a vector.
     ///
     /// # Safety
     /// A vector's worth of values is readable at `from`.
     unsafe fn load<S: Isa>(simd: S, from: *const Self) -> Lanes<S, Self::Real>;
+
+    /// Loads and widens `K` vectors, one after the other.
+    ///
+    /// # Safety
+    /// `K` vectors' worth of values are readable at `from`.
+    #[inline(always)]
+    unsafe fn load_all<S: Isa, const K: usize>(simd: S, from: *const Self) -> [Lanes<S, Self::Real>; K] {
+        array(
+            #[inline(always)]
+            |k| {
+                // SAFETY: the caller's promise.
+                unsafe { Self::load(simd, from.add(k * Self::Real::lanes::<S>())) }
+            },
+        )
+    }
 
     /// Rounds and stores a vector.
     ///
@@ -70,6 +89,11 @@ macro_rules! working_precision {
             }
 
             #[inline(always)]
+            fn prepare(value: f64) -> $real {
+                value as $real
+            }
+
+            #[inline(always)]
             unsafe fn load<S: Isa>(simd: S, from: *const Self) -> Lanes<S, Self> {
                 // SAFETY: the caller's promise; any bits are a vector.
                 Lanes { simd, value: unsafe { from.cast::<S::$vector>().read_unaligned() } }
@@ -107,9 +131,34 @@ impl Element for bf16 {
     }
 
     #[inline(always)]
+    fn prepare(value: f64) -> f32 {
+        to_odd(value)
+    }
+
+    #[inline(always)]
     unsafe fn load<S: Isa>(simd: S, from: *const Self) -> Lanes<S, f32> {
         // SAFETY: the caller's promise; `bf16` is a transparent `u16`.
         Lanes { simd, value: unsafe { simd.load_bf16(from.cast()) } }
+    }
+
+    #[inline(always)]
+    unsafe fn load_all<S: Isa, const K: usize>(simd: S, from: *const Self) -> [Lanes<S, f32>; K] {
+        let mut values = [Lanes::splat(simd, 0.0); K];
+        let mut k = 0;
+        while k < K {
+            // SAFETY: the caller's promise; `bf16` is a transparent `u16`.
+            unsafe {
+                let from = from.add(k * S::F32_LANES).cast();
+                if k + 1 < K {
+                    let [first, second] = simd.load_bf16_pair(from);
+                    (values[k].value, values[k + 1].value) = (first, second);
+                } else {
+                    values[k].value = simd.load_bf16(from);
+                }
+            }
+            k += 2;
+        }
+        values
     }
 
     #[inline(always)]
@@ -125,11 +174,10 @@ impl Element for bf16 {
             // SAFETY: the caller's promise; `bf16` is a transparent `u16`.
             unsafe {
                 let to = to.add(k * S::F32_LANES).cast();
-                let first = simd.round_bf16(values[k].value);
                 if k + 1 < K {
-                    simd.store_upper_pair(to, first, simd.round_bf16(values[k + 1].value));
+                    simd.store_bf16_pair(to, values[k].value, values[k + 1].value);
                 } else {
-                    simd.store_upper(to, first);
+                    simd.store_upper(to, simd.round_bf16(values[k].value));
                 }
             }
             k += 2;
@@ -160,6 +208,11 @@ impl Element for f16 {
     }
 
     #[inline(always)]
+    fn prepare(value: f64) -> f32 {
+        to_odd(value)
+    }
+
+    #[inline(always)]
     unsafe fn load<S: Isa>(simd: S, from: *const Self) -> Lanes<S, f32> {
         // SAFETY: the caller's promise; `f16` is a transparent `u16`.
         Lanes { simd, value: unsafe { simd.load_f16(from.cast()) } }
@@ -178,14 +231,15 @@ impl Element for f16 {
 }
 
 /// Rounds to odd: an inexact result gets an odd last bit, so that a later rounding to fewer bits is as if it were
-/// the only one.
+/// the only one. Without a branch, so that a loop of it becomes one of vectors.
+#[inline(always)]
 fn to_odd(value: f64) -> f32 {
     let nearest = value as f32;
-    let back = f64::from(nearest);
-    if back == value || value.is_nan() || nearest.to_bits() & 1 == 1 {
-        return nearest;
-    }
+    let (back, bits) = (f64::from(nearest), nearest.to_bits());
     // The neighbour on the other side of `value` is odd. Bits of one sign are ordered by magnitude.
-    let away = value.abs() > back.abs();
-    f32::from_bits(if away { nearest.to_bits() + 1 } else { nearest.to_bits() - 1 })
+    let neighbour = if value.abs() > back.abs() { bits.wrapping_add(1) } else { bits.wrapping_sub(1) };
+    let is_even = bits & 1 == 0;
+    // Neither is a NaN.
+    let is_inexact = (back < value) | (back > value);
+    f32::from_bits(if is_inexact & is_even { neighbour } else { bits })
 }

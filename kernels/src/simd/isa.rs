@@ -18,11 +18,24 @@ pub trait Isa: Simd {
     /// Whether `a * b + c` is rounded once and fast.
     const FUSED: bool;
 
+    /// Whether there are registers enough to work on two rows at a time.
+    const PAIRS: bool = false;
+
     /// Widens bfloat16.
     ///
     /// # Safety
     /// `F32_LANES` values are readable at `from`.
     unsafe fn load_bf16(self, from: *const u16) -> Self::f32s;
+
+    /// Widens two vectors of bfloat16, one after the other.
+    ///
+    /// # Safety
+    /// Twice `F32_LANES` values are readable at `from`.
+    #[inline(always)]
+    unsafe fn load_bf16_pair(self, from: *const u16) -> [Self::f32s; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { [self.load_bf16(from), self.load_bf16(from.add(Self::F32_LANES))] }
+    }
 
     /// Widens binary16.
     ///
@@ -36,16 +49,16 @@ pub trait Isa: Simd {
     /// `F32_LANES` values are writable at `to`.
     unsafe fn store_upper(self, to: *mut u16, bits: Self::u32s);
 
-    /// Stores the upper halves of two vectors' bits, one after the other.
+    /// Rounds two vectors to bfloat16 as [`round_bf16`](Self::round_bf16) does, and stores them, one after the other.
     ///
     /// # Safety
     /// Twice `F32_LANES` values are writable at `to`.
     #[inline(always)]
-    unsafe fn store_upper_pair(self, to: *mut u16, first: Self::u32s, second: Self::u32s) {
+    unsafe fn store_bf16_pair(self, to: *mut u16, first: Self::f32s, second: Self::f32s) {
         // SAFETY: the caller's promise.
         unsafe {
-            self.store_upper(to, first);
-            self.store_upper(to.add(Self::F32_LANES), second);
+            self.store_upper(to, self.round_bf16(first));
+            self.store_upper(to.add(Self::F32_LANES), self.round_bf16(second));
         }
     }
 
@@ -145,6 +158,44 @@ pub(super) fn prefetch<T>(address: *const T) {
     let _ = address;
 }
 
+/// [`prefetch`] into the second-level cache: the first is full of what is worked on.
+#[inline(always)]
+pub(super) fn prefetch_near<T>(address: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a prefetch never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
+/// The same number, some nine cycles later: whoever goes on with it cannot run far ahead. Prefetches that a processor
+/// issues as early as it can fill all places for misses, and loads from the second-level cache wait behind them. One line
+/// in nine cycles is about what memory gives one core.
+#[inline(always)]
+pub(super) fn pace(number: usize) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let mut number = number;
+        // Three multiplications by one, of three cycles each, which the compiler does not see through.
+        // SAFETY: changes the one register and the flags.
+        unsafe {
+            std::arch::asm!(
+                "imul {0}, {0}, 1",
+                "imul {0}, {0}, 1",
+                "imul {0}, {0}, 1",
+                inout(reg) number,
+                options(pure, nomem, nostack),
+            );
+        }
+        number
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    number
+}
+
 impl Isa for pulp::Scalar128b {
     // `f32::mul_add` without the instruction is a slow library call.
     const FUSED: bool = false;
@@ -191,21 +242,25 @@ impl Isa for pulp::Scalar128b {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{avx2, avx512, on_avx2, on_avx512};
+pub(super) use x86::{avx2, avx512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
     use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use pulp::x86::{V3, V4};
 
     use super::{Isa, Line};
-    use crate::simd::Task;
 
     const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT;
 
+    /// Whether the processor has AVX512-BF16. Known since [`avx512`] was asked: looking it up in a loop would be a call.
+    static HAS_BF16: AtomicBool = AtomicBool::new(false);
+
     pub(crate) fn avx512() -> Option<V4> {
+        HAS_BF16.store(is_x86_feature_detected!("avx512bf16"), Ordering::Relaxed);
         V4::try_new()
     }
 
@@ -215,32 +270,38 @@ mod x86 {
         V3::try_new().filter(|_| *F16C.get_or_init(|| is_x86_feature_detected!("f16c")))
     }
 
-    pub(crate) fn on_avx512(token: V4, task: impl Task) {
-        #[target_feature(enable = "avx,avx2,bmi1,bmi2,fma,lzcnt,popcnt,avx512f,avx512bw,avx512cd,avx512dq,avx512vl")]
-        fn compiled(token: V4, task: impl Task) {
-            task.run(token);
-        }
-        // SAFETY: `token` proves every feature named above.
-        unsafe { compiled(token, task) }
-    }
-
-    pub(crate) fn on_avx2(token: V3, task: impl Task) {
-        #[target_feature(enable = "avx,avx2,bmi1,bmi2,fma,lzcnt,popcnt,f16c")]
-        fn compiled(token: V3, task: impl Task) {
-            task.run(token);
-        }
-        // SAFETY: `token` proves every feature named above but F16C, and comes from `avx2`, which asked for that.
-        unsafe { compiled(token, task) }
-    }
-
     impl Isa for V4 {
         const FUSED: bool = true;
+        const PAIRS: bool = true;
 
         #[inline(always)]
         unsafe fn load_bf16(self, from: *const u16) -> Self::f32s {
             // SAFETY: the caller's promise; the token proves the features.
             let wide = unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast())) };
             pulp::cast(self.avx512f._mm512_slli_epi32::<16>(wide))
+        }
+
+        #[inline(always)]
+        unsafe fn load_bf16_pair(self, from: *const u16) -> [Self::f32s; 2] {
+            // Where each half of a lane comes from; the lower halves are zeroed.
+            const SPREAD: [[u16; 32]; 2] = {
+                let mut from = [[0; 32]; 2];
+                let mut i = 0;
+                while i < 32 {
+                    (from[0][i], from[1][i]) = (i as u16 / 2, 16 + i as u16 / 2);
+                    i += 1;
+                }
+                from
+            };
+            const UPPER: u32 = 0xaaaa_aaaa;
+            // One shuffle for each vector, where widening and shifting takes two instructions.
+            // SAFETY: the caller's promise; the token proves the features.
+            unsafe {
+                let first = _mm512_loadu_si512(SPREAD[0].as_ptr().cast());
+                let second = _mm512_loadu_si512(SPREAD[1].as_ptr().cast());
+                let packed = _mm512_loadu_si512(from.cast());
+                [pulp::cast(spread(packed, first, UPPER)), pulp::cast(spread(packed, second, UPPER))]
+            }
         }
 
         #[inline(always)]
@@ -257,7 +318,7 @@ mod x86 {
         }
 
         #[inline(always)]
-        unsafe fn store_upper_pair(self, to: *mut u16, first: Self::u32s, second: Self::u32s) {
+        unsafe fn store_bf16_pair(self, to: *mut u16, first: Self::f32s, second: Self::f32s) {
             // Every other half: one shuffle for both, where narrowing each takes two and a shift.
             const UPPER: [u16; 32] = {
                 let mut odd = [0; 32];
@@ -268,10 +329,16 @@ mod x86 {
                 }
                 odd
             };
-            // SAFETY: the caller's promise; the token proves the features.
+            // SAFETY: the caller's promise; the token proves the features, and `HAS_BF16` that of `narrow`.
             unsafe {
-                let upper = _mm512_loadu_si512(UPPER.as_ptr().cast());
-                let packed = _mm512_permutex2var_epi16(pulp::cast(first), upper, pulp::cast(second));
+                let (low, high) = (pulp::cast(first), pulp::cast(second));
+                let packed = if HAS_BF16.load(Ordering::Relaxed) && !have_subnormal(low, high) {
+                    narrow(high, low)
+                } else {
+                    let upper = _mm512_loadu_si512(UPPER.as_ptr().cast());
+                    let [first, second] = [self.round_bf16(first), self.round_bf16(second)];
+                    _mm512_permutex2var_epi16(pulp::cast(first), upper, pulp::cast(second))
+                };
                 _mm512_storeu_si512(to.cast(), packed);
             }
         }
@@ -341,6 +408,54 @@ mod x86 {
         }
     }
 
+    /// The one instruction that rounds to bfloat16. It takes subnormal numbers for zeros.
+    ///
+    /// # Safety
+    /// The processor has AVX512-BF16. (Were it a feature of this function, it could not be inlined.)
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    unsafe fn narrow(high: __m512, low: __m512) -> __m512i {
+        let packed;
+        // SAFETY: reads and writes registers only; the caller's promise.
+        unsafe {
+            std::arch::asm!(
+                "vcvtne2ps2bf16 {0}, {1}, {2}",
+                lateout(zmm_reg) packed,
+                in(zmm_reg) high,
+                in(zmm_reg) low,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        packed
+    }
+
+    #[target_feature(enable = "avx512dq")]
+    #[inline]
+    fn have_subnormal(one: __m512, other: __m512) -> bool {
+        const SUBNORMAL: i32 = 0x20;
+        (_mm512_fpclass_ps_mask::<SUBNORMAL>(one) | _mm512_fpclass_ps_mask::<SUBNORMAL>(other)) != 0
+    }
+
+    /// Half lanes of `packed`, chosen by `from`, where `keep` has ones; else zeros. (Written as intrinsics it becomes two
+    /// instructions.)
+    #[target_feature(enable = "avx512bw")]
+    #[inline]
+    fn spread(packed: __m512i, from: __m512i, keep: u32) -> __m512i {
+        let wide;
+        // SAFETY: reads and writes registers only; the instruction is of AVX512-BW.
+        unsafe {
+            std::arch::asm!(
+                "vpermw {0} {{{3}}} {{z}}, {1}, {2}",
+                lateout(zmm_reg) wide,
+                in(zmm_reg) from,
+                in(zmm_reg) packed,
+                in(kreg) keep,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        wide
+    }
+
     #[inline(always)]
     fn mask(count: usize) -> u16 {
         (1u32 << count).wrapping_sub(1) as u16
@@ -358,7 +473,7 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn load_f16(self, from: *const u16) -> Self::f32s {
-            // SAFETY: the caller's promise; kernels run a `V3` only through `on_avx2`, which has F16C.
+            // SAFETY: the caller's promise; kernels run a `V3` only as `avx2` gives it, which asked for F16C.
             pulp::cast(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) })
         }
 
@@ -374,7 +489,7 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn store_f16(self, to: *mut u16, value: Self::f32s) {
-            // SAFETY: the caller's promise; kernels run a `V3` only through `on_avx2`, which has F16C.
+            // SAFETY: the caller's promise; kernels run a `V3` only as `avx2` gives it, which asked for F16C.
             unsafe { _mm_storeu_si128(to.cast(), _mm256_cvtps_ph::<NEAREST>(pulp::cast(value))) };
         }
 
@@ -396,7 +511,7 @@ mod x86 {
 
         #[inline(always)]
         fn round_f16(self, value: Self::f32s) -> Self::f32s {
-            // SAFETY: kernels run a `V3` only through `on_avx2`, which has F16C.
+            // SAFETY: kernels run a `V3` only as `avx2` gives it, which asked for F16C.
             pulp::cast(unsafe { _mm256_cvtph_ps(_mm256_cvtps_ph::<NEAREST>(pulp::cast(value))) })
         }
 

@@ -5,7 +5,7 @@ use std::ops::{Add, Div, Mul, Sub};
 use super::{Element, Isa};
 
 /// A working precision: `f32` or `f64`.
-pub trait Real: Element<Real = Self> + PartialOrd {
+pub trait Real: Element<Real = Self> + PartialOrd + pulp::bytemuck::Pod {
     /// A vector of them.
     type Vector<S: Isa>: Copy;
 

@@ -17,6 +17,21 @@ pub trait Load<S: Isa, R: Real> {
     /// `index` plus the number of lanes is within the extent.
     unsafe fn load(&self, simd: S, index: usize) -> Self::Item;
 
+    /// The `K` vectors from `index` on.
+    ///
+    /// # Safety
+    /// `index` plus `K` times the number of lanes is within the extent.
+    #[inline(always)]
+    unsafe fn load_all<const K: usize>(&self, simd: S, index: usize) -> [Self::Item; K] {
+        array(
+            #[inline(always)]
+            |k| {
+                // SAFETY: the caller's promise.
+                unsafe { self.load(simd, index + k * R::lanes::<S>()) }
+            },
+        )
+    }
+
     /// The first `count` lanes at `index`; the others hold anything.
     ///
     /// # Safety
@@ -45,6 +60,24 @@ impl<S: Isa, R: Real, L: Load<S, R>, const N: usize> Load<S, R> for [L; N] {
             }
             items
         }
+    }
+
+    #[inline(always)]
+    unsafe fn load_all<const K: usize>(&self, simd: S, index: usize) -> [Self::Item; K] {
+        // SAFETY: as above.
+        let parts: [[L::Item; K]; N] = array(
+            #[inline(always)]
+            |i| unsafe { self[i].load_all(simd, index) },
+        );
+        array(
+            #[inline(always)]
+            |k| {
+                array(
+                    #[inline(always)]
+                    |i| parts[i][k],
+                )
+            },
+        )
     }
 
     #[inline(always)]
@@ -102,6 +135,13 @@ macro_rules! tuple {
             }
 
             #[inline(always)]
+            unsafe fn load_all<const K: usize>(&self, simd: S, index: usize) -> [Self::Item; K] {
+                // SAFETY: as above.
+                let parts = unsafe { ($(self.$index.load_all::<K>(simd, index),)*) };
+                array(#[inline(always)] |k| ($(parts.$index[k],)*))
+            }
+
+            #[inline(always)]
             unsafe fn load_head(&self, simd: S, index: usize, count: usize) -> Self::Item {
                 // SAFETY: as above.
                 unsafe { ($(self.$index.load_head(simd, index, count),)*) }
@@ -117,38 +157,59 @@ tuple!(A 0, B 1, C 2, D 3, E 4, F 5);
 
 /// Runs that will be read soon.
 pub trait Fetch: Copy {
-    /// Asks for the cache lines of what is at `index`.
-    fn fetch(self, index: usize);
+    /// Whether anything is written past the caches meanwhile.
+    const STREAMS: bool = true;
+
+    /// Asks for the cache lines of what is at `index`, one after the other; answers `index`, when the next may be asked for.
+    fn fetch(self, index: usize) -> usize;
 }
 
 impl<E: Element> Fetch for Source<'_, E> {
     #[inline(always)]
-    fn fetch(self, index: usize) {
-        self.prefetch(index);
+    fn fetch(self, index: usize) -> usize {
+        self.fetch(index)
     }
 }
 
 impl<F: Fetch, const N: usize> Fetch for [F; N] {
     #[inline(always)]
-    fn fetch(self, index: usize) {
+    fn fetch(self, index: usize) -> usize {
+        let mut index = index;
         for run in self {
-            run.fetch(index);
+            index = run.fetch(index);
         }
+        index
     }
 }
 
 impl<F: Fetch> Fetch for Option<F> {
     #[inline(always)]
-    fn fetch(self, index: usize) {
-        if let Some(run) = self {
-            run.fetch(index);
+    fn fetch(self, index: usize) -> usize {
+        match self {
+            Some(run) => run.fetch(index),
+            None => index,
         }
+    }
+}
+
+/// Nothing, while what is written stays in the caches: less code than for [`()`](Fetch).
+#[derive(Clone, Copy)]
+pub struct Cached;
+
+impl Fetch for Cached {
+    const STREAMS: bool = false;
+
+    #[inline(always)]
+    fn fetch(self, index: usize) -> usize {
+        index
     }
 }
 
 impl Fetch for () {
     #[inline(always)]
-    fn fetch(self, _: usize) {}
+    fn fetch(self, index: usize) -> usize {
+        index
+    }
 }
 
 /// A run that asks, as it is read, for what lies some elements further on: the next to be read after this run, so that

@@ -18,11 +18,14 @@ use std::cell::Cell;
 use std::fmt;
 use std::sync::OnceLock;
 
+#[cfg(target_arch = "x86_64")]
+use pulp::x86::{V3, V4};
+
 pub use columns::{Column, STRIP, sum_columns};
 pub use element::Element;
 pub use isa::{CACHE_LINE, Isa, fence};
 pub use lanes::{Lanes, Real};
-pub use load::{Fetch, Load, Splat};
+pub use load::{Cached, Fetch, Load, Splat, array};
 pub use run::{Sink, Source};
 pub use stages::{map, map_and_fetch, map_short, sum};
 pub use store::{Discard, Kept, Slot, Store};
@@ -109,9 +112,32 @@ pub fn with_instruction_set<T>(set: InstructionSet, body: impl FnOnce() -> T) ->
 }
 
 /// Work that is compiled for every instruction set.
-pub trait Task {
+///
+/// (The provided methods belong here, because the compiler puts what a provided method becomes beside the type that it is
+/// called for: so every family of kernels is a unit of work of its own, and they are compiled at the same time.)
+pub trait Task: Sized {
     /// Does it. Implementations are `#[inline(always)]`: what is not inlined is not compiled for the instruction set.
     fn run<S: Isa>(self, simd: S);
+
+    /// Does it, compiled for AVX-512.
+    ///
+    /// # Safety
+    /// The processor has these features: `token` proves it.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx,avx2,bmi1,bmi2,fma,lzcnt,popcnt,avx512f,avx512bw,avx512cd,avx512dq,avx512vl")]
+    unsafe fn run_on_avx512(self, token: V4) {
+        self.run(token);
+    }
+
+    /// Does it, compiled for AVX2.
+    ///
+    /// # Safety
+    /// The processor has these features: `token` proves all but F16C.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx,avx2,bmi1,bmi2,fma,lzcnt,popcnt,f16c")]
+    unsafe fn run_on_avx2(self, token: V3) {
+        self.run(token);
+    }
 }
 
 /// Runs `task` compiled for `set`, or for the portable set if this machine lacks `set`.
@@ -120,13 +146,15 @@ pub fn run(set: InstructionSet, task: impl Task) {
         #[cfg(target_arch = "x86_64")]
         InstructionSet::Avx512 => {
             if let Some(token) = isa::avx512() {
-                return isa::on_avx512(token, task);
+                // SAFETY: the token proves every feature.
+                return unsafe { task.run_on_avx512(token) };
             }
         }
         #[cfg(target_arch = "x86_64")]
         InstructionSet::Avx2 => {
             if let Some(token) = isa::avx2() {
-                return isa::on_avx2(token, task);
+                // SAFETY: the token proves every feature but F16C, and comes from `avx2`, which asked for that.
+                return unsafe { task.run_on_avx2(token) };
             }
         }
         _ => {}

@@ -54,6 +54,14 @@ impl<'a, E: Element> Source<'a, E> {
         isa::prefetch(self.start.wrapping_add(index));
     }
 
+    /// Asks for the cache line of an element that is read after what is read now; there need not be one. Answers `index`,
+    /// when the next may be asked for.
+    #[inline(always)]
+    pub(super) fn fetch(self, index: usize) -> usize {
+        isa::prefetch_near(self.start.wrapping_add(index));
+        isa::pace(index)
+    }
+
     /// The elements before and from `at` on.
     ///
     /// # Panics
@@ -118,6 +126,12 @@ impl<'a, E: Element> Sink<'a, E> {
         (Sink { len: at, ..self }, rest)
     }
 
+    /// Number of elements.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
     /// What has been written so far, to be read again.
     #[inline(always)]
     pub fn source(&self) -> Source<'_, E> {
@@ -166,6 +180,12 @@ impl<S: Isa, E: Element> Load<S, E::Real> for Source<'_, E> {
     unsafe fn load(&self, simd: S, index: usize) -> Self::Item {
         // SAFETY: the caller's promise, and that of whoever made this source.
         unsafe { E::load(simd, self.start.add(index)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_all<const K: usize>(&self, simd: S, index: usize) -> [Self::Item; K] {
+        // SAFETY: the caller's promise, and that of whoever made this source.
+        unsafe { E::load_all(simd, self.start.add(index)) }
     }
 
     #[inline(always)]

@@ -34,9 +34,10 @@ pub fn sum<S: Isa, R: Real, L: Load<S, R>, const K: usize>(
         let end = n.min(i + BLOCK * UNROLL * lanes);
         let mut sums = [[zero; K]; UNROLL];
         while i + UNROLL * lanes <= end {
-            for (u, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: the loop's condition.
-                *sums = add(unsafe { from.load(simd, i + u * lanes) }, *sums);
+            // SAFETY: the loop's condition.
+            let items: [L::Item; UNROLL] = unsafe { from.load_all(simd, i) };
+            for (item, sums) in items.into_iter().zip(&mut sums) {
+                *sums = add(item, *sums);
             }
             i += UNROLL * lanes;
         }
@@ -80,34 +81,40 @@ pub fn map<S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>>(
 /// [`map`] that asks for what is at the same places of `next`, to be read after, if `to` is written past the caches:
 /// then reading goes on while it is written.
 #[inline(always)]
-pub fn map_and_fetch<S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>>(
+pub fn map_and_fetch<S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>, F: Fetch>(
     simd: S,
     from: L,
     to: T,
     compute: impl Fn(L::Item) -> T::Item,
-    next: impl Fetch,
+    next: F,
 ) {
     let n = common([from.extent(), to.extent()]).unwrap_or(0);
-    let (lines, streams) = lines::<S, R, T>(&to, n);
+    let (lines, streams) = if F::STREAMS { lines::<S, R, T>(&to, n) } else { (whole_lines::<S, R, T>(0, n), false) };
     for range in [0..lines.start, lines.end..n] {
         map_range(simd, range, &from, &to, &compute);
     }
     match T::LINE {
-        4 => map_all::<4, S, R, L, T>(simd, lines, streams, &from, &to, &compute, next),
-        2 => map_all::<2, S, R, L, T>(simd, lines, streams, &from, &to, &compute, next),
-        _ => map_all::<1, S, R, L, T>(simd, lines, streams, &from, &to, &compute, next),
+        4 => map_all::<4, S, R, L, T, F>(simd, lines, streams, &from, &to, &compute, next),
+        2 => map_all::<2, S, R, L, T, F>(simd, lines, streams, &from, &to, &compute, next),
+        _ => map_all::<1, S, R, L, T, F>(simd, lines, streams, &from, &to, &compute, next),
     }
 }
 
 /// The whole lines of an output of `n` elements, and whether they go past the caches.
 #[inline(always)]
 fn lines<S: Isa, R: Real, T: Store<S, R>>(to: &T, n: usize) -> (Range<usize>, bool) {
-    let line = T::LINE * R::lanes::<S>();
     let (first, streams) = match to.streaming() {
         Streaming::From(first) if first < n => (first, true),
         _ => (0, false),
     };
-    (first..first + (n - first) / line * line, streams)
+    (whole_lines::<S, R, T>(first, n), streams)
+}
+
+/// As many lines as there are between two elements.
+#[inline(always)]
+fn whole_lines<S: Isa, R: Real, T: Store<S, R>>(first: usize, n: usize) -> Range<usize> {
+    let line = T::LINE * R::lanes::<S>();
+    first..first + (n - first) / line * line
 }
 
 /// [`map`] for runs of a few vectors: without cache lines, which take longer to find than to write.
@@ -147,19 +154,20 @@ fn map_range<S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>>(
 /// The whole lines of a map: half-precision vectors are packed together, and what is written past the caches goes by
 /// cache lines.
 #[inline(always)]
-fn map_all<const K: usize, S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>>(
+fn map_all<const K: usize, S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>, F: Fetch>(
     simd: S,
     lines: Range<usize>,
     streams: bool,
     from: &L,
     to: &T,
     compute: &impl Fn(L::Item) -> T::Item,
-    next: impl Fetch,
+    next: F,
 ) {
     let step = K * R::lanes::<S>();
     let mut i = lines.start;
-    while streams && i < lines.end {
-        next.fetch(i);
+    let mut soon = i;
+    while F::STREAMS && streams && i < lines.end {
+        soon = next.fetch(soon) + step;
         // SAFETY: the lines are within both extents, and cache lines of `to`.
         unsafe { map_line::<K, true, S, R, L, T>(simd, i, from, to, compute) };
         i += step;
@@ -185,9 +193,10 @@ unsafe fn map_line<const K: usize, const STREAMS: bool, S: Isa, R: Real, L: Load
 ) {
     // SAFETY: the caller's promise.
     unsafe {
+        let loaded: [L::Item; K] = from.load_all(simd, index);
         let items = array(
             #[inline(always)]
-            |k| compute(from.load(simd, index + k * R::lanes::<S>())),
+            |k| compute(loaded[k]),
         );
         if STREAMS { to.stream::<K>(simd, index, items) } else { to.store_all::<K>(simd, index, items) }
     }

@@ -1,15 +1,18 @@
 //! The loops backward: `dx`, and the sums that are the gradients of weight and bias.
 
+use std::array::from_fn;
 use std::ops::Range;
 
-use super::{Line, Measured, Operator, Parameters, Rows, Sum, Sums, Terms, Verdict, measuring};
+use super::{Line, Measured, Operator, Parameters, Rows, Sum, Sums, Terms, Verdict, is_long, measuring};
 use crate::abi::Refusal;
+use crate::cpu::arguments::PART;
 use crate::cpu::moments::{Scaling, Total, rescale};
 use crate::cpu::parallel;
-use crate::cpu::views::{Input, Output, streams, writers};
+use crate::cpu::scratch::Scratch;
+use crate::cpu::views::{Input, Output, Reader, Writer, streams, writers};
 use crate::simd::{
-    self, Discard, Element, Fetch, InstructionSet, Isa, Lanes, Load, Real, Sink, Slot, Source, Splat, Task,
-    map_and_fetch, sum,
+    self, Cached, Discard, Element, Fetch, InstructionSet, Isa, Lanes, Load, Real, Sink, Slot, Source, Splat, Task,
+    array, map_and_fetch, sum,
 };
 
 /// The most rows that add up their share of a parameter's gradient in the working precision, before `f64`.
@@ -44,13 +47,13 @@ pub fn backward<D: Element, O: Operator<D::Real>, const N: usize, const M: usize
     let block = count.div_ceil(BLOCKS).clamp(MIN_BLOCK, MAX_BLOCK);
     let blocks = if width == 0 { 0 } else { count.div_ceil(block) };
     let size = if any { blocks * width } else { 0 };
-    let mut partial = [size, if O::HAS_BIAS { size } else { 0 }].map(|size| vec![D::Real::default(); size]);
+    let mut scratch = Scratch::<D::Real>::take(size * if O::HAS_BIAS { 2 } else { 1 });
+    let (weights, biases) = scratch.values().split_at_mut(size);
     let set = InstructionSet::current();
     let streams = streams(inputs.each_ref(), outputs.each_ref());
     let row = RowJob { parameters, operator, width, block };
     let job = Job { inputs: &inputs, outputs: &outputs, streams, sum, row };
-    let [weight, bias] = &mut partial;
-    let mut rest = (&mut weight[..], &mut bias[..]);
+    let mut rest = (&mut *weights, &mut *biases);
     let mut parts = parallel::Parts::new();
     for range in parallel::divide(rows.call.threads(), blocks, block * width) {
         let share = range.len() * width;
@@ -60,25 +63,39 @@ pub fn backward<D: Element, O: Operator<D::Real>, const N: usize, const M: usize
         parts.push(Part { job: &job, rows: range.start * block..count.min(range.end * block), weight, bias });
     }
     parallel::each(parts, |part| simd::run(set, part));
-    for (output, partial) in params.iter().zip(&partial) {
+    for (output, partial) in params.iter().zip([&*weights, &*biases]) {
         let Some(output) = output else { continue };
-        output.write(totals(partial, width).into_iter())?;
+        output.write_parts(
+            #[inline(always)]
+            |start, part| totals(partial, width, start, part),
+        )?;
     }
     Ok(())
 }
 
-/// The sums of rows of `width` elements.
-fn totals<R: Real>(rows: &[R], width: usize) -> Vec<f64> {
-    let mut totals = vec![0.0; width];
-    let mut block = vec![0.0; width];
-    for rows in rows.chunks(width.max(1) * Total::BLOCK) {
-        block.fill(0.0);
-        for row in rows.chunks_exact(width.max(1)) {
-            block.iter_mut().zip(row).for_each(|(sum, term)| *sum += term.to_f64());
-        }
-        totals.iter_mut().zip(&block).for_each(|(total, sum)| *total += sum);
+/// The sums of some columns, from the one at `start` on, of rows of `width` elements: those of [`Total::BLOCK`] rows, and
+/// then the sums of these.
+#[inline(always)]
+fn totals<R: Real>(rows: &[R], width: usize, start: usize, totals: &mut [f64]) {
+    let (first, rest) = rows.split_at(rows.len().min(width * Total::BLOCK));
+    add_up(first, width, start, totals);
+    let mut block = [0.0; PART];
+    for rows in rest.chunks(width * Total::BLOCK) {
+        let block = &mut block[..totals.len()];
+        add_up(rows, width, start, block);
+        totals.iter_mut().zip(block).for_each(|(total, sum)| *total += *sum);
     }
-    totals
+}
+
+/// The sums of some columns of rows, one after the other.
+#[inline(always)]
+fn add_up<R: Real>(rows: &[R], width: usize, start: usize, sums: &mut [f64]) {
+    let (first, rest) = rows.split_at(rows.len().min(width));
+    let Some(first) = first.get(start..start + sums.len()) else { return sums.fill(0.0) };
+    sums.iter_mut().zip(first).for_each(|(sum, term)| *sum = term.to_f64());
+    for row in rest.chunks_exact(width) {
+        sums.iter_mut().zip(&row[start..]).for_each(|(sum, term)| *sum += term.to_f64());
+    }
 }
 
 /// What a call is about.
@@ -104,39 +121,100 @@ impl<D: Element, O: Operator<D::Real>, const N: usize, const M: usize> Task for 
         let Part { job, rows, weight, bias } = self;
         let mut readers = job.inputs.each_ref().map(|input| input.reader(rows.end));
         let mut writers = writers(job.outputs, rows.end, job.streams);
-        let (mut sums, mut room) = (Sums::new(job.row.width), Vec::new());
-        let mut unwanted =
-            [O::HAS_WEIGHT, O::HAS_BIAS].map(|has| vec![D::Real::default(); if has { job.row.width } else { 0 }]);
-        let mut params = if weight.is_empty() {
+        let (mut sums, mut room) = (Sums::new(job.row.width, 2), Vec::new());
+        let is_unwanted = weight.is_empty();
+        let spare = |has| vec![D::Real::default(); if has && is_unwanted { job.row.width } else { 0 }];
+        let mut unwanted = [spare(O::HAS_WEIGHT), spare(O::HAS_BIAS)];
+        let mut params = if is_unwanted {
             // Added up all the same, over and over: not worth code of its own.
             let [weight, bias] = &mut unwanted;
             Params { first: rows.start, block: usize::MAX, weight, bias }
         } else {
             Params { first: rows.start, block: job.row.block, weight: &mut *weight, bias: &mut *bias }
         };
+        // What is written past the caches is written row by row: while one is, the next is read.
+        let pairs = !job.streams[0];
         let mut start = rows.start;
         while start < rows.end {
-            let most = rows.end - start;
+            // Neighbours within a block share its sums.
+            let left = params.block - (start - rows.start) % params.block;
+            let most = if pairs { left.min(2) } else { 1 }.min(rows.end - start);
             let most = readers.iter_mut().fold(most, |most, reader| reader.together(start, most));
             let end = start + writers.iter_mut().fold(most, |most, writer| writer.together(start, most));
-            for row in start..end {
-                // Only asked for, so that it need not have been gathered.
-                let soon = job.inputs.each_ref().map(|input| input.lying(row + 1));
-                let from = readers.each_mut().map(|reader| reader.row(row));
-                let outputs = writers.each_mut().map(|writer| writer.row(row));
-                let place = (row, &mut params, &mut room);
-                if N == 4 {
-                    sums.add(simd, job.sum, (from[N - 2], from[N - 1]), None);
-                    job.row.run(simd, (from[0], from[1], sums.row()), outputs, soon, place);
-                } else {
-                    let nothing = Splat(D::Real::from_f64(-0.0));
-                    job.row.run(simd, (from[0], nothing, from[1]), outputs, soon, place);
+            let from = readers.each_ref().map(Reader::rows);
+            if N == 4 {
+                for row in start..end {
+                    sums.add(simd, job.sum, (from[N - 2].row(row), from[N - 1].row(row)), None, row - start);
                 }
+            }
+            let place = (&mut params, &mut room);
+            if N == 4 {
+                let inputs = |row| (from[0].row(row), from[1].row(row), sums.row(row - start));
+                job.tile(simd, start..end, inputs, &mut writers, place);
+            } else {
+                let nothing = Splat(D::Real::from_f64(-0.0));
+                let inputs = |row| (from[0].row(row), nothing, from[1].row(row));
+                job.tile(simd, start..end, inputs, &mut writers, place);
             }
             writers.iter_mut().for_each(|writer| writer.commit(end - 1));
             start = end;
         }
     }
+}
+
+impl<'j, D: Element, O: Operator<D::Real>, const N: usize, const M: usize> Job<'j, D, O, N, M> {
+    /// Measures one row or two of a block, and maps them: two together, for which the weight and the sums are loaded once.
+    #[inline(always)]
+    fn tile<'a, S: Isa, E: Element<Real = D::Real>, L: Addend<D::Real>>(
+        &self,
+        simd: S,
+        rows: Range<usize>,
+        inputs: impl Fn(usize) -> (Source<'a, D>, L, Source<'a, E>),
+        writers: &mut [Writer<'_, D>; M],
+        (params, room): (&mut Params<'_, D::Real>, &mut Vec<D::Real>),
+    ) {
+        let scaling = Scaling::none(self.row.parameters.eps);
+        let mut gradients = [None; 2];
+        for (row, gradient) in rows.clone().zip(&mut gradients) {
+            let (dy, _, x) = inputs(row);
+            *gradient = self.row.measure(simd, (dy, x), scaling);
+        }
+        let mut row = rows.start;
+        while row < rows.end {
+            let (dy, more, x) = inputs(row);
+            let known = &gradients[row - rows.start..];
+            if S::PAIRS
+                && let [Some(first), Some(second)] = *known
+            {
+                let (next_dy, next_more, next_x) = inputs(row + 1);
+                let inputs = ([dy, next_dy], [more, next_more], [x, next_x]);
+                let dx = transposed(writers.each_mut().map(|writer| writer.neighbours(row)));
+                self.row.map(simd, inputs, [first, second], dx, (row, params), Cached);
+                row += 2;
+                continue;
+            }
+            let (inputs, dx) = (([dy], [more], [x]), [writers.each_mut().map(|writer| writer.row(row))]);
+            match known[0] {
+                Some(gradient) => self.row.map(simd, inputs, [gradient], dx, (row, params), self.soon(row + 1)),
+                None => self.row.rescue(inputs, dx, (row, params), room),
+            }
+            row += 1;
+        }
+    }
+
+    /// Rows to be asked for while the ones before them are written, so that they need not have been gathered.
+    #[inline(always)]
+    fn soon(&self, row: usize) -> [Option<Source<'j, D>>; N] {
+        self.inputs.each_ref().map(|input| if is_long::<D>(self.row.width) { input.lying(row) } else { None })
+    }
+}
+
+/// Rows by outputs, of outputs by rows.
+#[inline(always)]
+fn transposed<T, const R: usize, const M: usize>(outputs: [[T; R]; M]) -> [[T; M]; R] {
+    let mut outputs = outputs.map(IntoIterator::into_iter);
+    // Every iterator has `R` values.
+    from_fn(|_| outputs.each_mut().map(|rows| rows.next().unwrap_or_else(|| unreachable!())))
 }
 
 /// The sums of the blocks of one thread.
@@ -159,26 +237,10 @@ struct RowJob<'a, D: Element, O> {
     block: usize,
 }
 
-/// A row's `dy`, what is added to `dx`, and `x`.
-type RowInputs<'a, D, L, E> = (Source<'a, D>, L, Source<'a, E>);
+/// `dy`, what is added to `dx`, and `x`, of some rows.
+type RowInputs<'a, D, L, E, const R: usize> = ([Source<'a, D>; R], [L; R], [Source<'a, E>; R]);
 
 impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
-    /// Measures a row, and maps it.
-    #[inline(always)]
-    fn run<S: Isa, E: Element<Real = D::Real>, L: Addend<D::Real>, const M: usize>(
-        &self,
-        simd: S,
-        (dy, more, x): RowInputs<'_, D, L, E>,
-        dx: [Sink<'_, D>; M],
-        soon: impl Fetch,
-        (row, params, room): (usize, &mut Params<'_, D::Real>, &mut Vec<D::Real>),
-    ) {
-        match self.measure(simd, (dy, x), Scaling::none(self.parameters.eps)) {
-            Some(gradient) => self.map(simd, (dy, more, x), gradient, dx, (row, params), soon),
-            None => self.rescue((dy, more, x), dx, (row, params), room),
-        }
-    }
-
     /// The gradient of a row, from the sums of `d = x - shift`, `d^2`, `g = dy * weight` and `g * d`; `None` if squares
     /// have left the range of the working precision.
     #[inline(always)]
@@ -192,9 +254,9 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
         let count = self.operator.measured(x.len());
         let (mut shift, mut is_second) = (self.operator.shift(simd, x), false);
         let ([g, product], statistic) = loop {
-            let [mut total, mut squares, g, product] = sum(simd, (dy, x, weight), products(simd, shift));
+            let [mut total, mut squares, g, product] = sum(simd, (dy, x, weight), products::<_, _, O>(simd, shift));
             if O::IS_PARTIAL {
-                [total, squares] = sum(simd, x.part(0..count), measuring(simd, shift));
+                [total, squares] = sum(simd, x.part(0..count), measuring::<_, _, O>(simd, shift));
             }
             let measured = Measured { count, shift, sums: [total, squares], is_second };
             match self.operator.judge(measured, scaling) {
@@ -223,42 +285,51 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
         Some(Gradient { centre, rstd, offset, a, b, scale: D::Real::from_f64(line.rstd * scaling.scale) })
     }
 
-    /// Maps a row, and asks for what is read after.
+    /// Maps `R` rows of one block, and asks for what is read after.
     #[inline(always)]
-    fn map<S: Isa, E: Element<Real = D::Real>, L: Addend<D::Real>, const M: usize>(
+    fn map<S: Isa, E: Element<Real = D::Real>, L: Addend<D::Real>, const R: usize, const M: usize>(
         &self,
         simd: S,
-        (dy, more, x): RowInputs<'_, D, L, E>,
-        gradient: Gradient<D::Real>,
-        mut dx: [Sink<'_, D>; M],
+        (dy, more, x): RowInputs<'_, D, L, E, R>,
+        gradients: [Gradient<D::Real>; R],
+        mut dx: [[Sink<'_, D>; M]; R],
         (row, params): (usize, &mut Params<'_, D::Real>),
         soon: impl Fetch,
     ) {
         let at = (row - params.first) / params.block * self.width;
         let weight = self.parameters.weight.source();
-        let (whole, same) = (gradient.lanes(simd), |x_hat| x_hat);
+        let same = |x_hat| x_hat;
+        let whole = array::<_, R>(
+            #[inline(always)]
+            |i| gradients[i].lanes(simd),
+        );
         if O::IS_PARTIAL {
             // Behind the measured elements `dx` does not depend on `x`: a NaN or an infinity there must not reach it.
-            let (count, nothing) = (self.operator.measured(self.width), Splat(D::Real::from_f64(-0.0)));
+            let (count, nothing) = (self.operator.measured(self.width), [Splat(D::Real::from_f64(-0.0)); R]);
             for (range, is_coupled) in [(0..count, true), (count..self.width, false)] {
-                let dx = dx.each_mut().map(|dx| dx.part(range.clone()));
-                let from = (dy.part(range.clone()), x.part(range.clone()), weight.part(range.clone()), nothing);
+                let dx = dx.each_mut().map(|dx| dx.each_mut().map(|dx| dx.part(range.clone())));
+                let (dy, x) = (dy.map(|dy| dy.part(range.clone())), x.map(|x| x.part(range.clone())));
                 let sums = &mut params.weight[at + range.start..at + range.end];
-                GradientLanes { is_coupled, ..whole }.map(simd, from, dx, (sums, Discard), same, ());
+                let lanes = whole.map(|whole| GradientLanes { is_coupled, ..whole });
+                map_gradients(simd, (dy, x, weight.part(range), nothing), lanes, dx, (sums, Discard), same, ());
             }
             return;
         }
-        let from = (dy, x, weight, more.lanes::<S>());
+        let more = array::<_, R>(
+            #[inline(always)]
+            |i| more[i].lanes::<S>(),
+        );
+        let from = (dy, x, weight, more);
         if !O::HAS_WEIGHT {
-            return whole.map(simd, from, dx, (Discard, Discard), same, soon);
+            return map_gradients(simd, from, whole, dx, (Discard, Discard), same, soon);
         }
         let sums = &mut params.weight[at..][..self.width];
         if O::HAS_BIAS {
-            whole.map(simd, from, dx, (sums, &mut params.bias[at..][..self.width]), same, soon);
+            map_gradients(simd, from, whole, dx, (sums, &mut params.bias[at..][..self.width]), same, soon);
         } else if O::ROUNDS && D::IS_NARROW && self.operator.rounds() {
-            whole.map(simd, from, dx, (sums, Discard), D::round, soon);
+            map_gradients(simd, from, whole, dx, (sums, Discard), D::round, soon);
         } else {
-            whole.map(simd, from, dx, (sums, Discard), same, soon);
+            map_gradients(simd, from, whole, dx, (sums, Discard), same, soon);
         }
     }
 
@@ -268,16 +339,16 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
     #[inline(never)]
     fn rescue<E: Element<Real = D::Real>, L: Addend<D::Real>, const M: usize>(
         &self,
-        (dy, more, x): RowInputs<'_, D, L, E>,
-        dx: [Sink<'_, D>; M],
+        (dy, more, [x]): RowInputs<'_, D, L, E, 1>,
+        dx: [[Sink<'_, D>; M]; 1],
         place: (usize, &mut Params<'_, D::Real>),
         room: &mut Vec<D::Real>,
     ) {
         let simd = pulp::Scalar128b;
         let scaling = rescale(x, self.operator.measured(x.len()), self.parameters.eps, room);
         let x = Source::from(&room[..]);
-        if let Some(gradient) = self.measure(simd, (dy, x), scaling) {
-            self.map(simd, (dy, more, x), gradient, dx, place, ());
+        if let Some(gradient) = self.measure(simd, (dy[0], x), scaling) {
+            self.map(simd, (dy, more, [x]), [gradient], dx, place, Cached);
         }
     }
 }
@@ -285,32 +356,35 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
 /// Adds a vector's `d = x - shift`, `d^2`, `g = dy * weight` and `g * d` to the sums.
 #[expect(clippy::type_complexity, reason = "a function's type has no name")]
 #[inline(always)]
-fn products<S: Isa, R: Real>(
+fn products<S: Isa, R: Real, O: Operator<R>>(
     simd: S,
     shift: R,
 ) -> impl Fn((Lanes<S, R>, Lanes<S, R>, Lanes<S, R>), Terms<S, R, 4>) -> Terms<S, R, 4> {
     let shift = Lanes::splat(simd, shift);
     move |(dy, x, w), [total, squares, g_sum, product]| {
-        let (d, g) = (x - shift, dy * w);
-        [total + d, d.mul_add(d, squares), g_sum + g, g.mul_add(d, product)]
+        let (d, g) = (if O::SHIFTS { x - shift } else { x }, dy * w);
+        let total = if O::TOTALS { total + d } else { total };
+        // What `dx` needs the sum of `g` for is a mean.
+        let g_sum = if O::TOTALS { g_sum + g } else { g_sum };
+        [total, d.mul_add(d, squares), g_sum, g.mul_add(d, product)]
     }
 }
 
 /// What is added to a gradient before it is rounded: something to load, on any instruction set.
 trait Addend<R: Real>: Copy {
-    fn lanes<S: Isa>(self) -> impl Load<S, R, Item = Lanes<S, R>>;
+    fn lanes<S: Isa>(self) -> impl Load<S, R, Item = Lanes<S, R>> + Copy;
 }
 
 impl<D: Element> Addend<D::Real> for Source<'_, D> {
     #[inline(always)]
-    fn lanes<S: Isa>(self) -> impl Load<S, D::Real, Item = Lanes<S, D::Real>> {
+    fn lanes<S: Isa>(self) -> impl Load<S, D::Real, Item = Lanes<S, D::Real>> + Copy {
         self
     }
 }
 
 impl<R: Real> Addend<R> for Splat<R> {
     #[inline(always)]
-    fn lanes<S: Isa>(self) -> impl Load<S, R, Item = Lanes<S, R>> {
+    fn lanes<S: Isa>(self) -> impl Load<S, R, Item = Lanes<S, R>> + Copy {
         self
     }
 }
@@ -350,40 +424,49 @@ struct GradientLanes<S: Isa, R: Real> {
     is_coupled: bool,
 }
 
-/// `dy`, `x`, the weight, and what is added to `dx`.
-type From<'a, D, E, L> = (Source<'a, D>, Source<'a, E>, Source<'a, <D as Element>::Real>, L);
+/// `dy` and `x` of some rows, the weight, and what is added to each row's `dx`.
+type From<'a, D, E, L, const R: usize> =
+    ([Source<'a, D>; R], [Source<'a, E>; R], Source<'a, <D as Element>::Real>, [L; R]);
 
-impl<S: Isa, R: Real> GradientLanes<S, R> {
-    /// Computes `dx`, and adds to the sums of `dweight` and `dbias`. `stored` is what the operator makes of `x_hat` before
-    /// it multiplies it with the weight.
-    ///
-    /// The limit: five multiplications or fused ones per vector, at two a cycle, and the loads of seven vectors, in the
-    /// first-level cache; else bandwidth.
-    #[inline(always)]
-    fn map<D: Element<Real = R>, E: Element<Real = R>, L: Load<S, R, Item = Lanes<S, R>>, const M: usize>(
-        self,
-        simd: S,
-        (dy, x, weight, more): From<'_, D, E, L>,
-        dx: [Sink<'_, D>; M],
-        (weight_sums, bias_sums): (impl Slot<S, R>, impl Slot<S, R>),
-        stored: impl Fn(Lanes<S, R>) -> Lanes<S, R>,
-        soon: impl Fetch,
-    ) {
-        let ((weight_sum, weight_to), (bias_sum, bias_to)) = (weight_sums.ends(), bias_sums.ends());
-        let (from, to) = ((dy, x, weight, more, weight_sum, bias_sum), (dx, weight_to, bias_to));
-        map_and_fetch(
-            simd,
-            from,
-            to,
-            #[inline(always)]
-            |(dy, x, w, more, weight, bias)| {
-                let x_hat = (x - self.centre).mul_add(self.rstd, self.offset);
-                let g = dy * w;
-                let whole = x_hat.mul_add(self.b, g + self.a);
-                let dx = (if self.is_coupled { whole } else { g }) * self.scale + more;
-                ([dx; M], dy.mul_add(stored(x_hat), weight), bias + dy)
-            },
-            soon,
-        );
-    }
+/// Computes `dx` of `R` rows, and adds to the sums of `dweight` and `dbias`, row by row. `stored` is what the operator makes
+/// of `x_hat` before it multiplies it with the weight.
+///
+/// The limit, in the first-level cache: the store of `dx` and, once for `R` rows, the load and store of both sums, at two
+/// cycles a store; five multiplications or fused ones per vector. Else bandwidth.
+#[inline(always)]
+fn map_gradients<S: Isa, D: Element, E: Element<Real = D::Real>, L, const R: usize, const M: usize>(
+    simd: S,
+    (dy, x, weight, more): From<'_, D, E, L, R>,
+    lanes: [GradientLanes<S, D::Real>; R],
+    dx: [[Sink<'_, D>; M]; R],
+    (weight_sums, bias_sums): (impl Slot<S, D::Real>, impl Slot<S, D::Real>),
+    stored: impl Fn(Lanes<S, D::Real>) -> Lanes<S, D::Real>,
+    soon: impl Fetch,
+) where
+    L: Load<S, D::Real, Item = Lanes<S, D::Real>>,
+{
+    let ((weight_sum, weight_to), (bias_sum, bias_to)) = (weight_sums.ends(), bias_sums.ends());
+    let (from, to) = ((dy, x, weight, more, weight_sum, bias_sum), (dx, weight_to, bias_to));
+    map_and_fetch(
+        simd,
+        from,
+        to,
+        #[inline(always)]
+        |(dy, x, w, more, mut weight, mut bias)| {
+            let dx = array(
+                #[inline(always)]
+                |i| {
+                    let (row, dy): (GradientLanes<S, D::Real>, Lanes<S, D::Real>) = (lanes[i], dy[i]);
+                    let x_hat = (x[i] - row.centre).mul_add(row.rstd, row.offset);
+                    let g = dy * w;
+                    let whole = x_hat.mul_add(row.b, g + row.a);
+                    weight = dy.mul_add(stored(x_hat), weight);
+                    bias = bias + dy;
+                    [(if row.is_coupled { whole } else { g }) * row.scale + more[i]; M]
+                },
+            );
+            (dx, weight, bias)
+        },
+        soon,
+    );
 }

@@ -66,6 +66,8 @@ impl From<Statistic> for Line {
 impl<R: Real> Operator<R> for Compressed {
     type Statistic = Statistic;
 
+    const TOTALS: bool = true;
+
     #[inline(always)]
     fn judge(&self, measured: Measured<R>, scaling: Scaling) -> Verdict<R, Statistic> {
         let [sum, squares] = measured.sums;

@@ -2,11 +2,13 @@
 
 use std::ops::Range;
 
-use super::{Measured, Operator, Parameters, Rows, Sum, Sums, Verdict, measuring};
+use super::{Measured, Operator, Parameters, Rows, Sum, Sums, Verdict, is_long, measuring};
 use crate::cpu::moments::{Scaling, rescale};
 use crate::cpu::parallel;
-use crate::cpu::views::{Input, Output, streams, writers};
-use crate::simd::{self, Element, Fetch, InstructionSet, Isa, Sink, Source, Task, map_and_fetch, sum};
+use crate::cpu::views::{Input, Output, Reader, Writer, streams, writers};
+use crate::simd::{
+    self, Cached, Element, Fetch, InstructionSet, Isa, Lanes, Real, Sink, Source, Task, array, map_and_fetch, sum,
+};
 
 /// Normalizes all rows. With two inputs, their sum is normalized, and stored in the second output.
 pub fn forward<D: Element, O: Operator<D::Real>, const N: usize>(
@@ -49,33 +51,88 @@ struct Part<'a, D: Element, O, const N: usize> {
     rows: Range<usize>,
 }
 
+/// The most rows that are measured before the first of them is mapped. The statistic of a row is a long chain of short
+/// operations: those of several rows overlap.
+const TILE: usize = 8;
+
+/// Bytes of such rows at most, so that they are still in the first-level cache when they are mapped.
+const TILE_BYTES: usize = 12 << 10;
+
 impl<D: Element, O: Operator<D::Real>, const N: usize> Task for Part<'_, D, O, N> {
     #[inline(always)]
     fn run<S: Isa>(self, simd: S) {
         let Part { job, rows } = self;
         let mut readers = job.inputs.each_ref().map(|input| input.reader(rows.end));
         let mut writers = writers(job.outputs, rows.end, job.streams);
-        let (mut sums, mut room) = (Sums::new(job.row.width), Vec::new());
+        let tile = if job.streams[0] {
+            // While one row is written past the caches, the next is read.
+            1
+        } else {
+            (TILE_BYTES / (job.row.width * size_of::<D>())).clamp(2, TILE)
+        };
+        let mut room = Room { sums: Sums::new(job.row.width, tile), rescued: Vec::new() };
         let mut start = rows.start;
         while start < rows.end {
-            let most = rows.end - start;
+            let most = tile.min(rows.end - start);
             let most = readers.iter_mut().fold(most, |most, reader| reader.together(start, most));
             let end = start + writers.iter_mut().fold(most, |most, writer| writer.together(start, most));
-            for row in start..end {
-                // Only asked for, so that it need not have been gathered.
-                let soon = job.inputs.each_ref().map(|input| input.lying(row + 1));
-                if N == 2 {
-                    let from = readers.each_mut().map(|reader| reader.row(row));
-                    let stored = Some(writers[N - 1].row(row));
-                    sums.add(simd, job.sum, (from[0], from[N - 1]), stored);
-                    job.row.run(simd, sums.row(), writers[0].row(row), soon, &mut room);
-                } else {
-                    job.row.run(simd, readers[0].row(row), writers[0].row(row), soon, &mut room);
+            let from = readers.each_ref().map(Reader::rows);
+            if N == 2 {
+                let [stored, ..] = &mut writers[N - 1..] else { return };
+                for row in start..end {
+                    let from = (from[0].row(row), from[N - 1].row(row));
+                    room.sums.add(simd, job.sum, from, Some(stored.row(row)), row - start);
                 }
+                job.tile(simd, start..end, |row| room.sums.row(row - start), &mut writers[0], &mut room.rescued);
+            } else {
+                job.tile(simd, start..end, |row| from[0].row(row), &mut writers[0], &mut room.rescued);
             }
             writers.iter_mut().for_each(|writer| writer.commit(end - 1));
             start = end;
         }
+    }
+}
+
+/// Memory that is used again from row to row.
+struct Room<R> {
+    sums: Sums<R>,
+    rescued: Vec<R>,
+}
+
+impl<'j, D: Element, O: Operator<D::Real>, const N: usize> Job<'j, D, O, N> {
+    /// Measures rows that `x` has, and maps them: two at a time, for which weight and bias are loaded once.
+    #[inline(always)]
+    fn tile<'a, S: Isa, E: Element<Real = D::Real>>(
+        &self,
+        simd: S,
+        rows: Range<usize>,
+        x: impl Fn(usize) -> Source<'a, E>,
+        y: &mut Writer<'_, D>,
+        room: &mut Vec<D::Real>,
+    ) {
+        let statistics = self.row.measure_all(simd, rows.len(), |i| x(rows.start + i));
+        let mut row = rows.start;
+        while row < rows.end {
+            let known = &statistics[row - rows.start..];
+            if S::PAIRS
+                && let [Some(first), Some(second), ..] = *known
+            {
+                self.row.map(simd, [x(row), x(row + 1)], [first, second], y.neighbours(row), Cached);
+                row += 2;
+                continue;
+            }
+            match known[0] {
+                Some(statistic) => self.row.map(simd, [x(row)], [statistic], y.neighbours(row), self.soon(row + 1)),
+                None => self.row.rescue(x(row), y.row(row), room),
+            }
+            row += 1;
+        }
+    }
+
+    /// A row to be asked for while the one before it is written, so that it need not have been gathered.
+    #[inline(always)]
+    fn soon(&self, row: usize) -> [Option<Source<'j, D>>; N] {
+        self.inputs.each_ref().map(|input| if is_long::<D>(self.row.width) { input.lying(row) } else { None })
     }
 }
 
@@ -87,34 +144,51 @@ struct RowJob<'a, D: Element, O> {
 }
 
 impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
-    /// Measures a row, and maps it.
+    /// The statistics of up to [`TILE`] rows; `None` for those whose squares have left the range of the working precision.
+    ///
+    /// Step by step for all rows: the steps of one wait for each other, those of several do not.
     #[inline(always)]
-    fn run<S: Isa, E: Element<Real = D::Real>>(
+    fn measure_all<'a, S: Isa, E: Element<Real = D::Real>>(
         &self,
         simd: S,
-        x: Source<'_, E>,
-        y: Sink<'_, D>,
-        soon: impl Fetch,
-        room: &mut Vec<D::Real>,
-    ) {
-        match self.measure(simd, x, Scaling::none(self.parameters.eps)) {
-            Some(statistic) => self.map(simd, x, statistic, y, soon),
-            None => self.rescue(x, y, room),
+        rows: usize,
+        x: impl Fn(usize) -> Source<'a, E>,
+    ) -> [Option<O::Statistic>; TILE] {
+        let (count, scaling) = (self.operator.measured(self.width), Scaling::none(self.parameters.eps));
+        let mut measured = [Measured { count, shift: D::Real::default(), sums: [0.0; 2], is_second: false }; TILE];
+        for (i, row) in measured.iter_mut().enumerate().take(rows) {
+            row.shift = self.operator.shift(simd, x(i));
         }
+        for (i, row) in measured.iter_mut().enumerate().take(rows) {
+            row.sums = sum(simd, x(i).part(0..count), measuring::<_, _, O>(simd, row.shift));
+        }
+        let mut statistics = [None; TILE];
+        for (i, (row, statistic)) in measured.into_iter().zip(&mut statistics).enumerate().take(rows) {
+            *statistic = match self.operator.judge(row, scaling) {
+                Verdict::Accepted(statistic) => Some(statistic),
+                Verdict::Again(nearer) => self.measure(simd, x(i), Some(nearer), scaling),
+                Verdict::Rejected => None,
+            };
+        }
+        statistics
     }
 
-    /// The statistic of a row; `None` if its squares have left the range of the working precision.
+    /// The statistic of a row, measured about a shift if one is given; `None` if its squares have left the range of the working precision.
     #[inline(always)]
     fn measure<S: Isa, E: Element<Real = D::Real>>(
         &self,
         simd: S,
         x: Source<'_, E>,
+        nearer: Option<D::Real>,
         scaling: Scaling,
     ) -> Option<O::Statistic> {
         let count = self.operator.measured(x.len());
-        let (mut shift, mut is_second) = (self.operator.shift(simd, x), false);
+        let (mut shift, mut is_second) = match nearer {
+            Some(nearer) => (nearer, true),
+            None => (self.operator.shift(simd, x), false),
+        };
         loop {
-            let sums = sum(simd, x.part(0..count), measuring(simd, shift));
+            let sums = sum(simd, x.part(0..count), measuring::<_, _, O>(simd, shift));
             match self.operator.judge(Measured { count, shift, sums, is_second }, scaling) {
                 Verdict::Accepted(statistic) => return Some(statistic),
                 Verdict::Again(nearer) => (shift, is_second) = (nearer, true),
@@ -123,28 +197,37 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
         }
     }
 
-    /// Maps a row, and asks for what is read after.
+    /// Maps `R` rows, and asks for what is read after.
     ///
-    /// The limit: loading `x`, weight and bias, and storing `y`, in the first-level cache; else bandwidth.
+    /// The limit, in the first-level cache: one load of `x` for each vector, those of weight and bias once for `R` rows,
+    /// and the store of `y`; else bandwidth.
     #[inline(always)]
-    fn map<S: Isa, E: Element<Real = D::Real>>(
+    fn map<S: Isa, E: Element<Real = D::Real>, const R: usize>(
         &self,
         simd: S,
-        x: Source<'_, E>,
-        statistic: O::Statistic,
-        y: Sink<'_, D>,
+        x: [Source<'_, E>; R],
+        statistics: [O::Statistic; R],
+        y: [Sink<'_, D>; R],
         soon: impl Fetch,
     ) {
         let (weight, bias) = (self.parameters.weight.source(), self.parameters.bias.source());
-        let x_hat = self.operator.normalized(simd, statistic);
+        let x_hat = array::<_, R>(
+            #[inline(always)]
+            |i| self.operator.normalized(simd, statistics[i]),
+        );
         if O::HAS_BIAS {
-            let from = (x, weight, bias);
             map_and_fetch(
                 simd,
-                from,
+                (x, weight, bias),
                 y,
                 #[inline(always)]
-                |(x, w, b)| x_hat(x).mul_add(w, b),
+                |(x, w, b)| {
+                    each(
+                        x,
+                        #[inline(always)]
+                        |i, x| x_hat[i](x).mul_add(w, b),
+                    )
+                },
                 soon,
             );
         } else if O::ROUNDS && D::IS_NARROW && self.operator.rounds() {
@@ -153,7 +236,13 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
                 (x, weight),
                 y,
                 #[inline(always)]
-                |(x, w)| D::round(x_hat(x)) * w,
+                |(x, w)| {
+                    each(
+                        x,
+                        #[inline(always)]
+                        |i, x| D::round(x_hat[i](x)) * w,
+                    )
+                },
                 soon,
             );
         } else {
@@ -162,7 +251,13 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
                 (x, weight),
                 y,
                 #[inline(always)]
-                |(x, w)| x_hat(x) * w,
+                |(x, w)| {
+                    each(
+                        x,
+                        #[inline(always)]
+                        |i, x| x_hat[i](x) * w,
+                    )
+                },
                 soon,
             );
         }
@@ -176,8 +271,20 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
         let count = self.operator.measured(x.len());
         let scaling = rescale(x, count, self.parameters.eps, room);
         let x = Source::from(&room[..]);
-        if let Some(statistic) = self.measure(pulp::Scalar128b, x, scaling) {
-            self.map(pulp::Scalar128b, x, statistic, y, ());
+        if let Some(statistic) = self.measure(pulp::Scalar128b, x, None, scaling) {
+            self.map(pulp::Scalar128b, [x], [statistic], [y], Cached);
         }
     }
+}
+
+/// What `change` makes of each of `R` rows' vectors.
+#[inline(always)]
+fn each<S: Isa, X: Real, const R: usize>(
+    x: [Lanes<S, X>; R],
+    change: impl Fn(usize, Lanes<S, X>) -> Lanes<S, X>,
+) -> [Lanes<S, X>; R] {
+    array(
+        #[inline(always)]
+        |i| change(i, x[i]),
+    )
 }

@@ -61,6 +61,8 @@ impl<R: Real> Operator<R> for LayerNorm {
     type Statistic = Line;
 
     const HAS_BIAS: bool = true;
+    const TOTALS: bool = true;
+    const SHIFTS: bool = true;
 
     #[inline(always)]
     fn shift<S: Isa, E: Element<Real = R>>(&self, simd: S, x: Source<'_, E>) -> R {
@@ -71,7 +73,8 @@ impl<R: Real> Operator<R> for LayerNorm {
             #[inline(always)]
             |x, [total]| [total + x],
         );
-        R::from_f64(total / sample.len() as f64)
+        // A multiplication, where it can be: all that follows waits for it.
+        R::from_f64(if sample.len() == SAMPLE { total * (1.0 / SAMPLE as f64) } else { total / sample.len() as f64 })
     }
 
     /// From `d = x - shift`: `mean = shift + mean(d)`, `variance = mean(d^2) - mean(d)^2`, where the latter is small. If it

@@ -196,6 +196,10 @@ pub trait Operator<R: Real>: Sync {
     const HAS_BIAS: bool = false;
     /// Whether the statistic may come from a part of the row.
     const IS_PARTIAL: bool = false;
+    /// Whether the sum of the elements is wanted, besides that of their squares.
+    const TOTALS: bool = false;
+    /// Whether something is subtracted from the elements before they are added up.
+    const SHIFTS: bool = false;
     /// Whether half-precision data may be rounded before the weight.
     const ROUNDS: bool = false;
 
@@ -233,7 +237,7 @@ pub struct Measured<R> {
     pub count: usize,
     /// What was subtracted from each.
     pub shift: R,
-    /// Of the differences, and of their squares.
+    /// Of the differences, if [`Operator::TOTALS`] says that they are wanted, and of their squares.
     pub sums: [f64; 2],
     /// Whether the shift is what an operator asked for.
     pub is_second: bool,
@@ -272,14 +276,26 @@ impl Line {
 /// Accumulators.
 type Terms<S, R, const K: usize> = [Lanes<S, R>; K];
 
-/// Adds a vector's differences from `shift` and their squares to the sums.
+/// Adds a vector's differences from `shift` and their squares to the sums, for an operator `O`.
 #[inline(always)]
-fn measuring<S: Isa, R: Real>(simd: S, shift: R) -> impl Fn(Lanes<S, R>, Terms<S, R, 2>) -> Terms<S, R, 2> {
+fn measuring<S: Isa, R: Real, O: Operator<R>>(
+    simd: S,
+    shift: R,
+) -> impl Fn(Lanes<S, R>, Terms<S, R, 2>) -> Terms<S, R, 2> {
     let shift = Lanes::splat(simd, shift);
     move |x, [total, squares]| {
-        let d = x - shift;
-        [total + d, d.mul_add(d, squares)]
+        let d = if O::SHIFTS { x - shift } else { x };
+        [if O::TOTALS { total + d } else { total }, d.mul_add(d, squares)]
     }
+}
+
+/// Bytes of a row up to which reading the next row overlaps with writing one by itself.
+const SHORT: usize = 4 << 10;
+
+/// Whether to ask for the next row while one of these is written past the caches.
+#[inline(always)]
+fn is_long<D>(width: usize) -> bool {
+    width * size_of::<D>() > SHORT
 }
 
 /// How the sum of two inputs is taken.
@@ -305,18 +321,20 @@ impl Sum {
     }
 }
 
-/// A row of sums of two inputs.
+/// Rows of sums of two inputs.
 struct Sums<R> {
     values: Vec<R>,
     width: usize,
+    rows: usize,
 }
 
 impl<R: Real> Sums<R> {
-    fn new(width: usize) -> Self {
-        Sums { values: Vec::new(), width }
+    /// Room for so many rows, once there is one.
+    fn new(width: usize, rows: usize) -> Self {
+        Sums { values: Vec::new(), width, rows }
     }
 
-    /// Adds two rows, and stores the sum too if that is wanted.
+    /// Adds two rows to the one at `index`, and stores the sum too if that is wanted.
     ///
     /// `stored` may be the memory of an input, so the inputs are read here once and not again.
     #[inline(always)]
@@ -326,11 +344,12 @@ impl<R: Real> Sums<R> {
         sum: Sum,
         from: (Source<'_, D>, Source<'_, D>),
         stored: Option<Sink<'_, D>>,
+        index: usize,
     ) {
         if self.values.is_empty() {
-            self.values.resize(self.width, R::default());
+            self.values.resize(self.width * self.rows, R::default());
         }
-        let to = Kept(Sink::from(&mut self.values[..]));
+        let to = Kept(Sink::from(&mut self.values[index * self.width..][..self.width]));
         let rounded = D::IS_NARROW && sum == Sum::Rounded;
         match stored {
             Some(stored) if rounded => {
@@ -366,9 +385,9 @@ impl<R: Real> Sums<R> {
         }
     }
 
-    /// The row.
+    /// The row at `index`.
     #[inline(always)]
-    fn row(&self) -> Source<'_, R> {
-        Source::from(&self.values[..])
+    fn row(&self, index: usize) -> Source<'_, R> {
+        Source::from(&self.values[index * self.width..][..self.width])
     }
 }
