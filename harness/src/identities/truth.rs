@@ -1,0 +1,106 @@
+//! Both sides of an identity in double-double arithmetic.
+
+use isonorm_kernels::abi::Dtype;
+use isonorm_oracles::dd::Dd;
+use isonorm_oracles::formula::Graph;
+use isonorm_oracles::identities::Kind;
+use isonorm_oracles::interpret::bound::{Arithmetic, OutputBound, bound};
+use isonorm_oracles::interpret::exact::{Values, exact};
+use isonorm_oracles::interpret::gradient::{Wanted, gradient};
+
+use super::instance::Instance;
+use crate::generate::Random;
+
+/// The same outputs of both sides, as graphs with their values.
+pub struct Truth {
+    /// Both sides.
+    pub sides: [Graph; 2],
+    /// The values of the graphs' inputs, which are the same for both.
+    pub inputs: Vec<Vec<f64>>,
+    /// The values of the graphs' nodes.
+    pub values: [Values; 2],
+}
+
+impl Truth {
+    /// The values of both sides, wrong in this way if in one.
+    pub fn forward(instance: &Instance, deviation: Option<&'static str>) -> Truth {
+        let both = instance.identity.both(instance.shape.depth, deviation);
+        let sides = [0, 1].map(|side| Graph { outputs: vec![both.outputs[side].clone()], ..both.clone() });
+        Truth::of(sides, instance.values.clone(), instance)
+    }
+
+    /// The gradients of both sides with respect to data and parameters; none where there are none.
+    pub fn gradient(instance: &Instance) -> Option<Truth> {
+        let both = instance.identity.both(instance.shape.depth, None);
+        let wanted: Vec<Wanted> = instance
+            .inputs
+            .iter()
+            .filter(|input| input.kind != Kind::Fixed)
+            .map(|input| Wanted { input: input.name.clone(), dtype: Dtype::F64 })
+            .collect();
+        if wanted.is_empty() {
+            return None;
+        }
+        let sides = ["left", "right"].map(|side| gradient(&both, &[side], &wanted));
+        let random = Random::new(1).named("dy");
+        let seed = instance.sizes.count(both.node(both.outputs[0].node).axes);
+        // Multiples of 1/8: numbers of every type.
+        let seed = (0..seed as u64).map(|place| (random.normal(2 * place) * 8.0).round() / 8.0).collect();
+        let inputs = std::iter::once(seed).chain(instance.values.iter().cloned()).collect();
+        Some(Truth::of(sides, inputs, instance))
+    }
+
+    fn of(sides: [Graph; 2], inputs: Vec<Vec<f64>>, instance: &Instance) -> Truth {
+        let slices: Vec<&[f64]> = inputs.iter().map(Vec::as_slice).collect();
+        let values = sides.each_ref().map(|side| exact(side, &instance.sizes, &slices));
+        Truth { sides, inputs, values }
+    }
+
+    /// An output of a side.
+    pub fn output(&self, side: usize, place: usize) -> &[Dd] {
+        &self.values[side].nodes[self.sides[side].outputs[place].node.index()]
+    }
+
+    /// How many outputs there are.
+    pub fn outputs(&self) -> usize {
+        self.sides[0].outputs.len()
+    }
+
+    /// The largest difference of both sides relative to the largest value, over all outputs.
+    pub fn discrepancy(&self) -> f64 {
+        let bounds = self.bounds(Arithmetic::by_operator(Dtype::F64));
+        (0..self.outputs()).map(|place| self.apart(place, &bounds)).fold(0.0, worse)
+    }
+
+    /// The bounds of both sides.
+    pub fn bounds(&self, arithmetic: Arithmetic) -> [Vec<OutputBound>; 2] {
+        [0, 1].map(|side| bound(&self.sides[side], &self.values[side], arithmetic))
+    }
+
+    /// The difference of one output, relative to [`Truth::scale`]; `bounds` are those of f64.
+    pub fn apart(&self, place: usize, bounds: &[Vec<OutputBound>; 2]) -> f64 {
+        let (left, right) = (self.output(0, place), self.output(1, place));
+        let largest = left.iter().zip(right).map(|(&left, &right)| (left - right).abs().hi).fold(0.0, worse);
+        let scale = self.scale(place, bounds);
+        if largest == 0.0 { 0.0 } else { largest / scale }
+    }
+
+    /// The largest value of an output. Of one that f64 could not tell from 0, as some gradients are, what makes it up: the
+    /// bound in units of roundoff.
+    pub fn scale(&self, place: usize, bounds: &[Vec<OutputBound>; 2]) -> f64 {
+        let value = self.output(0, place).iter().map(|value| value.abs().hi).fold(0.0, f64::max);
+        let error = bounds.iter().flat_map(|side| &side[place].errors).copied().fold(0.0, f64::max);
+        if value > error || !error.is_finite() { value } else { error / f64::EPSILON }
+    }
+}
+
+/// The larger; NaN if either is.
+pub fn worse(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b > a {
+        b
+    } else if b.is_nan() {
+        b
+    } else {
+        a
+    }
+}
