@@ -125,7 +125,7 @@ fn changes(graph: &Graph, index: usize) -> Vec<(String, Op)> {
             vec![only(then), only(otherwise), swapped]
         }
         Op::Cast(a, _) => vec![only(a)],
-        Op::Input(_) | Op::Window(..) | Op::Overlap(..) | Op::Repeat(..) | Op::Contract(..) => vec![],
+        Op::Input(_) | Op::Window(..) | Op::Overlap(..) | Op::Repeat(..) | Op::Contract(..) | Op::Detach(_) => vec![],
     };
     let name = node.name.as_deref().unwrap_or("");
     changed.into_iter().map(|op| (format!("node {index} {name}: {:?} became {op:?}", node.op), op)).collect()

@@ -51,9 +51,9 @@ impl<'a> Tolerated<'a> {
         })
     }
 
-    /// The difference of both sides in double-double arithmetic; only where the type is f64.
-    pub fn exact_discrepancy(&self) -> f64 {
-        (0..self.truth.outputs()).map(|place| self.truth.apart(place, &self.bounds)).fold(0.0, worse)
+    /// Both sides.
+    pub fn truth(&self) -> &Truth {
+        &self.truth
     }
 
     /// Computes both sides and compares them.
@@ -64,7 +64,7 @@ impl<'a> Tolerated<'a> {
         let [left, right] = [self.side(0, through)?, self.side(1, through)?];
         let mut apart = Apart { ratio: 0.0, discrepancy: 0.0, bound: 0.0 };
         for place in 0..self.truth.outputs() {
-            let scale = self.truth.scale(place, &self.bounds).max(f64::MIN_POSITIVE);
+            let scale = self.truth.scale(place);
             let [left_bound, right_bound] = self.bounds.each_ref().map(|bounds| &bounds[place].errors);
             for (element, (left, right)) in left[place].iter().zip(&right[place]).enumerate() {
                 let tolerated = left_bound[element] + right_bound[element];

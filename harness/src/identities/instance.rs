@@ -61,7 +61,9 @@ fn fill(input: &Input, names: &Graph, sizes: &Sizes, random: Random) -> Vec<f64>
     let count = sizes.count(axes);
     let value = |place: usize| match input.values {
         Values::Normal(mean, deviation) => mean + deviation * random.normal(2 * place as u64),
-        Values::Fan(over) => random.normal(2 * place as u64) / (sizes.count(names.axis_set(over)) as f64).sqrt(),
+        Values::Fan(over, deviation) => {
+            deviation * random.normal(2 * place as u64) / (sizes.count(names.axis_set(over)) as f64).sqrt()
+        }
         Values::Uniform(low, high) => low + (high - low) * random.uniform(place as u64),
         Values::OneHot => {
             let last = axes.iter().last().map_or(1, |axis| sizes.of(axis));

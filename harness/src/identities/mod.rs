@@ -169,7 +169,7 @@ impl Found {
             if let Some(truth) = Truth::gradient(&rounded) {
                 let tolerated = Tolerated::new(&rounded, truth, dtype);
                 if dtype == Dtype::F64 {
-                    self.gradient = self.gradient.max(tolerated.exact_discrepancy());
+                    self.gradient = self.gradient.max(tolerated.truth().discrepancy());
                 }
                 self.add(dtype, "libtorch", "gradient", &tolerated.apart(Through::Libtorch)?);
             }

@@ -17,6 +17,18 @@ fn every_identity_holds_and_nothing_wrong_survives() {
             found.worst_ratio_to_bound(),
             found.seconds
         );
+        for found in &found.arithmetic {
+            println!(
+                "      {} {} {}: decided {} of {}, {} of the bound, {}",
+                found.dtype,
+                found.through,
+                found.half,
+                found.decided,
+                found.cases,
+                found.ratio_to_bound,
+                found.discrepancy
+            );
+        }
         for deviation in &found.deviations {
             println!(
                 "    {}: {} of {}, {:?}, {}",

@@ -66,10 +66,13 @@ impl Truth {
         self.sides[0].outputs.len()
     }
 
-    /// The largest difference of both sides relative to the largest value, over all outputs.
+    /// The largest difference of both sides relative to [`Truth::scale`], over all outputs.
     pub fn discrepancy(&self) -> f64 {
-        let bounds = self.bounds(Arithmetic::by_operator(Dtype::F64));
-        (0..self.outputs()).map(|place| self.apart(place, &bounds)).fold(0.0, worse)
+        let apart = |place| {
+            let pairs = self.output(0, place).iter().zip(self.output(1, place));
+            pairs.map(|(&left, &right)| (left - right).abs().hi).fold(0.0, worse) / self.scale(place)
+        };
+        (0..self.outputs()).map(apart).fold(0.0, worse)
     }
 
     /// The bounds of both sides.
@@ -77,20 +80,12 @@ impl Truth {
         [0, 1].map(|side| bound(&self.sides[side], &self.values[side], arithmetic))
     }
 
-    /// The difference of one output, relative to [`Truth::scale`]; `bounds` are those of f64.
-    pub fn apart(&self, place: usize, bounds: &[Vec<OutputBound>; 2]) -> f64 {
-        let (left, right) = (self.output(0, place), self.output(1, place));
-        let largest = left.iter().zip(right).map(|(&left, &right)| (left - right).abs().hi).fold(0.0, worse);
-        let scale = self.scale(place, bounds);
-        if largest == 0.0 { 0.0 } else { largest / scale }
-    }
-
-    /// The largest value of an output. Of one that f64 could not tell from 0, as some gradients are, what makes it up: the
-    /// bound in units of roundoff.
-    pub fn scale(&self, place: usize, bounds: &[Vec<OutputBound>; 2]) -> f64 {
-        let value = self.output(0, place).iter().map(|value| value.abs().hi).fold(0.0, f64::max);
-        let error = bounds.iter().flat_map(|side| &side[place].errors).copied().fold(0.0, f64::max);
-        if value > error || !error.is_finite() { value } else { error / f64::EPSILON }
+    /// The largest value of an output. What is so small everywhere, beside data and gradients of magnitude 1, is a 0 that
+    /// was rounded: then 1.
+    pub fn scale(&self, place: usize) -> f64 {
+        const ZERO: f64 = 1e-20;
+        let largest = self.output(0, place).iter().map(|value| value.abs().hi).fold(0.0, f64::max);
+        if largest < ZERO { 1.0 } else { largest }
     }
 }
 

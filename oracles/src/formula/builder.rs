@@ -225,9 +225,15 @@ impl<'b> Expr<'b> {
         half + half * (self * std::f64::consts::FRAC_1_SQRT_2).erf()
     }
 
-    /// e raised to the entries along these axes, over their sum.
+    /// The same value, of which no gradient is taken.
+    pub fn detached(self) -> Self {
+        self.builder.push(Op::Detach(self.id))
+    }
+
+    /// e raised to the entries along these axes, over their sum. The largest, which is taken away first so that nothing
+    /// overflows, changes neither the value nor the gradient.
     pub fn softmax(self, axes: &str) -> Self {
-        let power = (self - self.largest(axes)).exp();
+        let power = (self - self.largest(axes).detached()).exp();
         power / power.sum(axes)
     }
 

@@ -178,6 +178,8 @@ pub enum Op {
     Repeat(NodeId, AxisSet),
     /// Rounded to a storage type, ties to even.
     Cast(NodeId, Dtype),
+    /// The same value, of which no gradient is taken.
+    Detach(NodeId),
 }
 
 /// One node: what it computes, its axes, and what people call it.
@@ -246,7 +248,7 @@ impl Op {
     pub fn operands(&self) -> Vec<NodeId> {
         match *self {
             Op::Input(_) | Op::Constant(_) | Op::Count(_) => vec![],
-            Op::Unary(_, a) | Op::Reduce(_, a, _) | Op::Repeat(a, _) | Op::Cast(a, _) => vec![a],
+            Op::Unary(_, a) | Op::Reduce(_, a, _) | Op::Repeat(a, _) | Op::Cast(a, _) | Op::Detach(a) => vec![a],
             Op::Window(a, _) | Op::Overlap(a, _) => vec![a],
             Op::Binary(_, a, b) | Op::Contract(a, b, _) => vec![a, b],
             Op::Select { left, right, then, otherwise } => vec![left, right, then, otherwise],
@@ -282,6 +284,7 @@ impl Op {
             Op::Overlap(a, seen) => Op::Overlap(at(a), window(seen)),
             Op::Repeat(a, axes) => Op::Repeat(at(a), over(axes)),
             Op::Cast(a, dtype) => Op::Cast(at(a), dtype),
+            Op::Detach(a) => Op::Detach(at(a)),
         }
     }
 }
@@ -419,7 +422,7 @@ impl Graph {
         match op {
             Op::Input(_) => unreachable!("inputs are made by Graph::add_input"),
             Op::Constant(_) | Op::Count(_) => AxisSet::NONE,
-            Op::Unary(_, a) | Op::Cast(a, _) => axes(a),
+            Op::Unary(_, a) | Op::Cast(a, _) | Op::Detach(a) => axes(a),
             Op::Binary(_, a, b) => axes(a).union(axes(b)),
             Op::Select { left, right, then, otherwise } => {
                 axes(left).union(axes(right)).union(axes(then)).union(axes(otherwise))

@@ -1,6 +1,6 @@
 //! A Transformer of pre-normalized blocks, which several identities are about.
 
-use super::{AxisRange, Input, Kind, Scope, Size, Values, bias, gain, input, weight};
+use super::{AxisRange, Input, Kind, Scope, Size, Values, bias, gain, input};
 use crate::formula::Expr;
 
 /// Tokens, vocabulary, stream, heads, hidden units, classes.
@@ -20,6 +20,11 @@ pub(super) const WRITERS: [&str; 4] = ["wo", "bo", "w2", "c2"];
 /// What reads a norm in each block: the matrix, its bias, and which norm.
 pub(super) const READERS: [(&str, &str, &str); 4] =
     [("wq", "bq", "attention"), ("wk", "bk", "attention"), ("wv", "bv", "attention"), ("w1", "c1", "mlp")];
+
+/// A matrix as networks are initialised with: products are smaller than what they are made of.
+fn weight(name: &str, axes: &'static str, fan: &'static str) -> Input {
+    input(name, axes, Kind::Param, Values::Fan(fan, 0.25))
+}
 
 /// The parameter of a layer.
 pub(super) fn of(name: &str, layer: usize) -> String {

@@ -144,7 +144,7 @@ pub enum Size {
     Between(usize, usize),
     /// The width that results are shown by; between these.
     Width(usize, usize),
-    /// What follows from axes before it.
+    /// What follows from those that do not follow, and from those before it.
     Follows(fn(&dyn Fn(&str) -> usize) -> usize),
 }
 
@@ -177,8 +177,8 @@ pub enum Kind {
 pub enum Values {
     /// Normal numbers about a mean, with a deviation.
     Normal(f64, f64),
-    /// Normal numbers with the deviation 1/√n, for n entries along these axes.
-    Fan(&'static str),
+    /// Normal numbers with this deviation over √n, for n entries along these axes.
+    Fan(&'static str, f64),
     /// Even over an interval.
     Uniform(f64, f64),
     /// A single 1 along the last axis, and zeros.
@@ -263,7 +263,7 @@ fn data(name: &str, axes: &'static str) -> Input {
 
 /// A matrix whose products with data of `fan` entries are as large as these.
 fn weight(name: &str, axes: &'static str, fan: &'static str) -> Input {
-    input(name, axes, Kind::Param, Values::Fan(fan))
+    input(name, axes, Kind::Param, Values::Fan(fan, 1.0))
 }
 
 /// The gain of a norm, away from 0.
@@ -398,18 +398,21 @@ impl Identity {
 
     /// The sizes of the axes, where `choose` decides on what is free.
     pub fn sizes(&self, mut choose: impl FnMut(&AxisRange) -> usize) -> Sizes {
-        let mut sizes: Vec<usize> = Vec::with_capacity(self.axes.len());
-        for axis in self.axes {
-            let size = match axis.size {
-                Size::Follows(follows) => follows(&|name| {
-                    let place = self.axes.iter().position(|axis| axis.name == name);
-                    sizes[place.unwrap_or_else(|| panic!("{} has no axis `{name}`", self.name))]
-                }),
-                Size::Between(..) | Size::Width(..) => choose(axis),
-            };
-            sizes.push(size);
+        let free = |axis: &AxisRange| match axis.size {
+            Size::Follows(_) => None,
+            Size::Between(..) | Size::Width(..) => Some(choose(axis)),
+        };
+        let mut sizes: Vec<Option<usize>> = self.axes.iter().map(free).collect();
+        for (place, axis) in self.axes.iter().enumerate() {
+            if let Size::Follows(follows) = axis.size {
+                let size = follows(&|name| {
+                    let other = self.axes.iter().position(|axis| axis.name == name);
+                    other.and_then(|other| sizes[other]).unwrap_or_else(|| panic!("{} has no `{name}` yet", self.name))
+                });
+                sizes[place] = Some(size);
+            }
         }
-        Sizes(sizes)
+        Sizes(sizes.into_iter().flatten().collect())
     }
 
     fn builder(&self) -> Builder {

@@ -125,6 +125,7 @@ fn evaluate<T: Copy + Into<Dd>>(graph: &Graph, sizes: &Sizes, inputs: &[&[T]]) -
                 });
                 value
             }
+            Op::Detach(a) => of(a).to_vec(),
             Op::Cast(a, dtype) => {
                 let format = Format::of(dtype);
                 of(a).iter().map(|&a| Dd::from(format.round_dd(a))).collect()

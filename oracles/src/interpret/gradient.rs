@@ -16,7 +16,7 @@ pub struct Wanted {
 ///
 /// Its inputs are `d<output>` for each of `outputs`, then the inputs of `forward`; its outputs are `d<input>` for each of
 /// `wanted`. The gradient of a [`Op::Cast`] is the identity (straight through), of [`Op::Select`] that of the branch
-/// taken, of √ at 0 it is 0.
+/// taken, of √ at 0 and of [`Op::Detach`] it is 0.
 ///
 /// # Panics
 /// If an output or input named is not there.
@@ -74,7 +74,7 @@ pub fn gradient(forward: &Graph, outputs: &[&str], wanted: &[Wanted]) -> Graph {
             accumulate(&mut adjoints, to, amount);
         };
         match node.op {
-            Op::Input(_) | Op::Constant(_) | Op::Count(_) => {}
+            Op::Input(_) | Op::Constant(_) | Op::Count(_) | Op::Detach(_) => {}
             Op::Unary(Unary::Neg, a) => give(a, adjoint.neg()),
             Op::Unary(Unary::Square, a) => give(a, adjoint * (value(a) * 2.0)),
             Op::Unary(Unary::Sqrt, a) => {

@@ -66,7 +66,9 @@ pub fn steps(graph: &Graph) -> Vec<(NodeId, String)> {
             match &node.name {
                 Some(name) => Some((id, name.clone())),
                 // Repeating and negating are not worth a name.
-                None if uses[id.index()] > 1 && !matches!(node.op, Op::Repeat(..) | Op::Unary(Unary::Neg, _)) => {
+                None if uses[id.index()] > 1
+                    && !matches!(node.op, Op::Repeat(..) | Op::Detach(_) | Op::Unary(Unary::Neg, _)) =>
+                {
                     unnamed += 1;
                     Some((id, format!("t{unnamed}")))
                 }
@@ -147,7 +149,7 @@ impl Writer<'_> {
             ),
             Op::Window(a, window) => format!("{}({})", self.window("window", window), self.formula(a, Level::Sum)),
             Op::Overlap(a, window) => format!("{}({})", self.window("overlap", window), self.formula(a, Level::Sum)),
-            Op::Repeat(a, _) => self.formula(a, level),
+            Op::Repeat(a, _) | Op::Detach(a) => self.formula(a, level),
             Op::Cast(a, dtype) => format!("round[{dtype}]({})", self.formula(a, Level::Sum)),
         }
     }

@@ -198,6 +198,7 @@ impl Evaluation<'_> {
             Op::Window(a, window) => self.window(of(a), window),
             Op::Overlap(a, window) => self.overlap(of(a), window),
             Op::Repeat(a, _) => of(a).f_expand(self.shape(axes), false),
+            Op::Detach(a) => of(a).f_detach(),
             Op::Cast(a, dtype) => {
                 let value = of(a);
                 let rounded = rounded(value, dtype)?;

@@ -277,6 +277,7 @@ impl Analysis<'_> {
                 });
                 out
             }
+            Op::Detach(a) => cells[a.index()].clone(),
             Op::Cast(a, dtype) => self.cast(id, operand(a), Format::of(dtype)),
         }
     }
@@ -408,7 +409,7 @@ fn zero_signs(graph: &Graph) -> Vec<ZeroSign> {
                     Open
                 }
             }
-            Op::Window(a, _) | Op::Repeat(a, _) | Op::Cast(a, _) => of(a),
+            Op::Window(a, _) | Op::Repeat(a, _) | Op::Cast(a, _) | Op::Detach(a) => of(a),
         };
         signs.push(sign);
     }
