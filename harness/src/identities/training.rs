@@ -96,9 +96,8 @@ fn apart(instance: &Instance, training: &Training, steps: usize, arithmetic: In)
     let left = run(identity.left_graph(depth, None), start.clone(), 1.0, None)?;
     let right = match training.scheme {
         Scheme::ThroughMap => {
-            let mut both = identity.both(depth, None);
-            both.outputs.remove(0);
-            run(both, start, 1.0, None)?
+            let [_, through_map] = identity.sides(depth, None);
+            run(through_map, start, 1.0, None)?
         }
         Scheme::Own(_) | Scheme::Projected => {
             let mapped = evaluate(&map, &start, instance, arithmetic)?;

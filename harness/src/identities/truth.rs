@@ -24,14 +24,12 @@ pub struct Truth {
 impl Truth {
     /// The values of both sides, wrong in this way if in one.
     pub fn forward(instance: &Instance, deviation: Option<&'static str>) -> Truth {
-        let both = instance.identity.both(instance.shape.depth, deviation);
-        let sides = [0, 1].map(|side| Graph { outputs: vec![both.outputs[side].clone()], ..both.clone() });
+        let sides = instance.identity.sides(instance.shape.depth, deviation);
         Truth::of(sides, instance.values.clone(), instance)
     }
 
     /// The gradients of both sides with respect to data and parameters; none where there are none.
     pub fn gradient(instance: &Instance) -> Option<Truth> {
-        let both = instance.identity.both(instance.shape.depth, None);
         let wanted: Vec<Wanted> = instance
             .inputs
             .iter()
@@ -41,9 +39,10 @@ impl Truth {
         if wanted.is_empty() {
             return None;
         }
-        let sides = ["left", "right"].map(|side| gradient(&both, &[side], &wanted));
+        let forward = instance.identity.sides(instance.shape.depth, None);
+        let sides = forward.each_ref().map(|side| gradient(side, &["y"], &wanted));
         let random = Random::new(1).named("dy");
-        let seed = instance.sizes.count(both.node(both.outputs[0].node).axes);
+        let seed = instance.sizes.count(forward[0].node(forward[0].outputs[0].node).axes);
         // Multiples of 1/8: numbers of every type.
         let seed = (0..seed as u64).map(|place| (random.normal(2 * place) * 8.0).round() / 8.0).collect();
         let inputs = std::iter::once(seed).chain(instance.values.iter().cloned()).collect();

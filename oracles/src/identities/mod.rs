@@ -351,16 +351,19 @@ impl<'b> Scope<'b> {
 }
 
 impl Identity {
-    /// A graph of both sides as functions of the inputs: its outputs are `left` and `right`.
-    pub fn both(&'static self, depth: usize, deviation: Option<&'static str>) -> Graph {
-        let builder = self.builder();
-        let scope = self.scope(&builder, depth, deviation);
-        let left = (self.left)(&scope);
-        let right = (self.right)(&self.mapped(&scope));
-        let axes = left.axes().union(right.axes());
-        builder.output("left", left, axes, Dtype::F64);
-        builder.output("right", right, axes, Dtype::F64);
-        builder.finish()
+    /// Graphs of both sides as functions of the inputs, the right one through the map; the output of each is `y`.
+    pub fn sides(&'static self, depth: usize, deviation: Option<&'static str>) -> [Graph; 2] {
+        let [left, right] = [self.builder(), self.builder()];
+        let value = {
+            let left = (self.left)(&self.scope(&left, depth, deviation));
+            let right = (self.right)(&self.mapped(&self.scope(&right, depth, deviation)));
+            [left, right].map(|value| (value.id(), value.axes()))
+        };
+        let axes = value[0].1.union(value[1].1);
+        for (builder, (id, _)) in [&left, &right].into_iter().zip(value) {
+            builder.output("y", builder.expr(id), axes, Dtype::F64);
+        }
+        [left.finish(), right.finish()]
     }
 
     /// A graph of the left side alone; its output is `y`.

@@ -1,0 +1,36 @@
+//! The part of the page about identities.
+
+use serde::Serialize;
+
+use super::Drawing;
+use crate::Error;
+use crate::identities::{headline, summary};
+use crate::plot::identity_figures;
+use crate::record::{Identity, IdentityVerdict};
+use crate::table::Table;
+
+/// What the template `identities.html` is filled with.
+#[derive(Serialize)]
+pub(super) struct Identities {
+    pub(super) headline: String,
+    pub(super) fails: bool,
+    table: Table,
+    /// Each with its figure.
+    all: Vec<(Identity, Drawing)>,
+}
+
+impl Identities {
+    /// Of all that were checked; none if there are none.
+    pub(super) fn of(identities: &[Identity]) -> Result<Option<Identities>, Error> {
+        if identities.is_empty() {
+            return Ok(None);
+        }
+        let drawings = identity_figures(identities)?.into_iter().map(Drawing::from);
+        Ok(Some(Identities {
+            headline: headline(identities),
+            fails: identities.iter().any(|identity| identity.verdict == IdentityVerdict::Fails),
+            table: summary(identities).without_empty_columns(),
+            all: identities.iter().cloned().zip(drawings).collect(),
+        }))
+    }
+}
