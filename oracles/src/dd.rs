@@ -88,6 +88,17 @@ impl Dd {
         if start == 0.0 && self.lo == 0.0 || !start.is_finite() {
             return start.into();
         }
+        // Near 1 the result is a small difference: there the series of the inverse hyperbolic tangent.
+        let above = self - Dd::from(1.0);
+        if above.hi.abs() <= 0.125 {
+            let ratio = above / (self + Dd::from(1.0));
+            let (square, mut term, mut sum) = (ratio * ratio, ratio, ratio);
+            for n in 1..16 {
+                term = term * square;
+                sum = sum + term / Dd::from(f64::from(2 * n + 1));
+            }
+            return sum + sum;
+        }
         // Newton's step on eʸ = self doubles the digits.
         let step = |y: Dd| y + self * (-y).exp() - Dd::from(1.0);
         step(step(start.into()))

@@ -3,6 +3,11 @@ use serde::{Deserialize, Serialize};
 
 use super::Number;
 
+#[cfg(test)]
+fn few<T: proptest::arbitrary::Arbitrary>() -> impl proptest::strategy::Strategy<Value = Vec<T>> {
+    proptest::collection::vec(proptest::arbitrary::any::<T>(), 0..3)
+}
+
 /// What the checks of one identity gave.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(test, derive(proptest_derive::Arbitrary))]
@@ -17,10 +22,12 @@ pub struct Identity {
     /// Both sides and the map between their parameters, as formulas.
     pub formulas: Formulas,
     /// Where it comes from.
+    #[cfg_attr(test, proptest(strategy = "few::<String>()"))]
     pub papers: Vec<String>,
     /// The answer.
     pub verdict: IdentityVerdict,
     /// Why it does not hold; empty if it does.
+    #[cfg_attr(test, proptest(strategy = "few::<String>()"))]
     pub reasons: Vec<String>,
     /// Random cases: sizes, parameters and data.
     pub cases: u32,
@@ -29,14 +36,19 @@ pub struct Identity {
     /// The same of the gradients with respect to data and parameters.
     pub gradient_discrepancy: Number,
     /// What was found in each element type, and through what.
+    #[cfg_attr(test, proptest(strategy = "few::<Arithmetic>()"))]
     pub arithmetic: Vec<Arithmetic>,
     /// The discrepancies and bounds that are drawn.
+    #[cfg_attr(test, proptest(strategy = "few::<Point>()"))]
     pub points: Vec<Point>,
     /// What it must not survive.
+    #[cfg_attr(test, proptest(strategy = "few::<Deviation>()"))]
     pub deviations: Vec<Deviation>,
     /// What came of training both sides.
+    #[cfg_attr(test, proptest(strategy = "few::<Training>()"))]
     pub training: Vec<Training>,
     /// Operators that built-in kernels computed.
+    #[cfg_attr(test, proptest(strategy = "few::<String>()"))]
     pub kernels: Vec<String>,
     /// How long the checks took.
     pub seconds: Number,
@@ -135,7 +147,8 @@ pub struct Deviation {
     pub cases: u32,
     /// Those in which both sides differ in double-double arithmetic.
     pub caught: u32,
-    /// Those in which they differ by more than the bounds in f32, bf16 and f64.
+    /// Those in which they differ by more than the bounds, for each element type.
+    #[cfg_attr(test, proptest(strategy = "few::<(String, u32)>()"))]
     pub caught_in: Vec<(String, u32)>,
     /// The smallest difference of both sides, relative to the largest value.
     pub least_discrepancy: Number,

@@ -254,7 +254,10 @@ impl Machine {
             Unary::Neg | Unary::Square | Unary::Sqrt | Unary::Rsqrt => unreachable!("these have rules of their own"),
         };
         // Two units in the last place are up to four units of roundoff.
-        let cell = self.cell(value, carried, value.abs() + carried, quantum(value), 4.0, Rounding::Product);
+        // Nowhere else are values numbers of any format (Lindemann, Weierstrass).
+        let rational = argument == if unary == Unary::Log { 1.0 } else { 0.0 };
+        let quantum = if rational { quantum(value) } else { 0.0 };
+        let cell = self.cell(value, carried, value.abs() + carried, quantum, 4.0, Rounding::Product);
         if unary == Unary::Exp { cell.at_least(0.0) } else { cell }
     }
 
