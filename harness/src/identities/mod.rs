@@ -11,6 +11,7 @@ mod truth;
 use std::time::Instant;
 
 use isonorm_kernels::abi::Dtype;
+use isonorm_oracles::formula::Graph;
 use isonorm_oracles::identities::{Identity, Size};
 use isonorm_oracles::interpret::text::text;
 use isonorm_reports::record::{self, Formulas, IdentityVerdict, Number, Point};
@@ -123,7 +124,7 @@ pub fn check(identity: &'static Identity, plan: &Plan) -> Result<record::Identit
         formulas: Formulas {
             left: text(&identity.left_graph(depth, None)),
             map_in_words: identity.map_in_words.to_owned(),
-            map: text(&identity.map_graph(depth, None)),
+            map: text(&primed(identity.map_graph(depth, None))),
             right: text(&identity.right_graph(depth, None)),
         },
         papers: identity.papers.iter().map(paper).collect(),
@@ -139,6 +140,12 @@ pub fn check(identity: &'static Identity, plan: &Plan) -> Result<record::Identit
         kernels: found.kernels.used(),
         seconds: Number(started.elapsed().as_secs_f64()),
     })
+}
+
+/// The map with a mark at what it makes, which may have the name of what it is made of.
+fn primed(mut map: Graph) -> Graph {
+    map.outputs.iter_mut().for_each(|output| output.name.push('′'));
+    map
 }
 
 /// What the cases gave so far.

@@ -17,30 +17,6 @@ fn every_identity_holds_and_nothing_wrong_survives() {
             found.worst_ratio_to_bound(),
             found.seconds
         );
-        for found in &found.arithmetic {
-            println!(
-                "      {} {} {}: decided {} of {}, {} of the bound, {}",
-                found.dtype,
-                found.through,
-                found.half,
-                found.decided,
-                found.cases,
-                found.ratio_to_bound,
-                found.discrepancy
-            );
-        }
-        for deviation in &found.deviations {
-            println!(
-                "    {}: {} of {}, {:?}, {}",
-                deviation.name, deviation.caught, deviation.cases, deviation.caught_in, deviation.least_discrepancy
-            );
-        }
-        for training in &found.training {
-            println!(
-                "    {} {}: {} {}",
-                training.optimizer, training.scheme, training.discrepancy, training.f64_discrepancy
-            );
-        }
         if found.verdict == IdentityVerdict::Fails {
             failures.push(format!("{}: {}", identity.name, found.reasons.join("; ")));
         }
