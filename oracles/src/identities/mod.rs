@@ -145,8 +145,11 @@ pub enum Size {
     /// The width that results are shown by; between these.
     Width(usize, usize),
     /// What follows from those that do not follow, and from those before it.
-    Follows(fn(&dyn Fn(&str) -> usize) -> usize),
+    Follows(fn(SizeOf<'_>) -> usize),
 }
+
+/// The sizes of axes by their names.
+pub type SizeOf<'a> = &'a dyn Fn(&str) -> usize;
 
 /// An input of an identity.
 #[derive(Clone, Debug)]
