@@ -8,4 +8,5 @@ pub mod generate;
 pub mod identities;
 pub mod judge;
 pub mod machine;
+pub mod networks;
 pub mod run;

@@ -42,8 +42,12 @@ pub fn write_all(folder: &Path, summary: &Summary) -> Result<Vec<PathBuf>, Error
         put(format!("certificates/{name}.md"), certificate.markdown()?)?;
     }
     let mut taken = BTreeSet::new();
-    let figures =
-        [plot::figures(summary)?, plot::bench_figures(&summary.benches)?, plot::identity_figures(&summary.identities)?];
+    let figures = [
+        plot::figures(summary)?,
+        plot::bench_figures(&summary.benches)?,
+        plot::identity_figures(&summary.identities)?,
+        plot::network_figures(&summary.experiments)?,
+    ];
     for figure in figures.into_iter().flatten() {
         put(format!("figures/{}.svg", file_name(&figure.name, &mut taken)), figure.file())?;
     }

@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use isonorm_oracles::identities::{IDENTITIES, Identity};
-use isonorm_reports::identities::{document, explanation, table};
+use isonorm_reports::identities::{document, explanation, networks_text, table};
 use isonorm_reports::record::{self, IdentityVerdict, Writer};
 use isonorm_reports::summary::Summary;
 
 use super::certify::{now, seed};
 use super::{Answer, Error, Format, print_json, print_text};
 use crate::identities::{Plan, check};
-use crate::machine;
+use crate::{machine, networks};
 
 /// Check identities: exactly, in f64, f32 and bf16 through libtorch and the kernels, without their condition, in training.
 #[derive(Debug, Args)]
@@ -70,8 +70,15 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     let writer = Mutex::new(writer);
     all(&identities, &Plan::full(arguments.seed), workers, &stop, &writer)?;
     let interrupted = stop.load(Ordering::Relaxed);
+    let experiments = if arguments.names.is_empty() && !interrupted {
+        let measured = networks::measure(arguments.seed);
+        measured.map_err(|why| Error::Usage(format!("properties of networks could not be measured: {why}")))?
+    } else {
+        Vec::new()
+    };
     let outcome = if interrupted { record::Outcome::Interrupted } else { record::Outcome::Complete };
     let mut writer = writer.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    experiments.iter().try_for_each(|experiment| writer.write(experiment.clone()))?;
     writer.write(record::End { outcome, finished: now() })?;
     drop(writer);
 
@@ -81,14 +88,15 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     match (arguments.format, found.as_slice()) {
         (Format::Json, found) => print_json(&document(found))?,
         (Format::Text, [one]) if arguments.names.len() == 1 => print_text(&explanation(one))?,
-        (Format::Text, found) => print_text(&table(found))?,
+        (Format::Text, found) => print_text(&(table(found) + &networks_text(&experiments)))?,
     }
     isonorm_reports::write_all(&arguments.out, &Summary::read(std::slice::from_ref(&arguments.out))?)?;
     eprintln!("report: {}", arguments.out.join("report.html").display());
     if interrupted {
         return Err(Error::Usage("stopped before its end: what was checked is in the report".to_owned()));
     }
-    let fails = found.iter().any(|identity| identity.verdict == IdentityVerdict::Fails);
+    let fails = found.iter().any(|identity| identity.verdict == IdentityVerdict::Fails)
+        || experiments.iter().any(|experiment| !experiment.agrees);
     Ok(if fails { Answer::Findings } else { Answer::Well })
 }
 

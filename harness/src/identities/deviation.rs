@@ -5,7 +5,7 @@ use isonorm_reports::record::{self, Number};
 
 use super::arithmetic::{Through, Tolerated};
 use super::instance::{Instance, Shape};
-use super::truth::Truth;
+use super::truth::{Truth, beyond};
 use super::{DTYPES, EXACT, Plan};
 use crate::generate::Random;
 
@@ -26,13 +26,12 @@ pub fn check(
         let shape = shapes[random.below(place as u64, shapes.len())];
         let instance = Instance::new(identity, shape, random.child(place as u64));
         let apart = Truth::forward(&instance, Some(deviation.name)).discrepancy();
-        // NaN differs.
-        caught += u32::from(!(apart <= EXACT));
+        caught += u32::from(beyond(apart, EXACT));
         least = least.min(apart);
         for (dtype, (_, count)) in DTYPES.into_iter().zip(&mut caught_in) {
             let rounded = instance.rounded(dtype);
             let tolerated = Tolerated::new(&rounded, Truth::forward(&rounded, Some(deviation.name)), dtype);
-            *count += u32::from(!(tolerated.apart(Through::Libtorch)?.ratio <= 1.0));
+            *count += u32::from(beyond(tolerated.apart(Through::Libtorch)?.ratio, 1.0));
         }
     }
     Ok(record::Deviation {

@@ -20,7 +20,7 @@ use crate::generate::Random;
 use arithmetic::{Through, Tolerated};
 use instance::{Instance, Shape};
 use kernels::Kernels;
-use truth::Truth;
+use truth::{Truth, beyond, worse};
 
 /// What both sides may be apart in double-double arithmetic, relative to the largest value: its 31 digits, less those that
 /// whole networks lose.
@@ -161,7 +161,7 @@ struct Found {
 impl Found {
     fn case(&mut self, instance: Instance) -> Result<(), String> {
         let forward = Truth::forward(&instance, None);
-        self.exact = self.exact.max(forward.discrepancy());
+        self.exact = worse(self.exact, forward.discrepancy());
         let mut points = vec![point(&instance, "exact", forward.discrepancy(), None)];
         for dtype in DTYPES {
             let rounded = instance.rounded(dtype);
@@ -176,7 +176,7 @@ impl Found {
             if let Some(truth) = Truth::gradient(&rounded) {
                 let tolerated = Tolerated::new(&rounded, truth, dtype);
                 if dtype == Dtype::F64 {
-                    self.gradient = self.gradient.max(tolerated.truth().discrepancy());
+                    self.gradient = worse(self.gradient, tolerated.truth().discrepancy());
                 }
                 self.add(dtype, "libtorch", "gradient", &tolerated.apart(Through::Libtorch)?);
             }
@@ -205,20 +205,19 @@ impl Found {
         if let Some(known) = self.arithmetic.iter_mut().find(same) {
             known.cases += 1;
             known.decided += u32::from(apart.bound < 1.0);
-            known.ratio_to_bound = Number(known.ratio_to_bound.0.max(apart.ratio));
-            known.discrepancy = Number(known.discrepancy.0.max(apart.discrepancy));
+            known.ratio_to_bound = Number(worse(known.ratio_to_bound.0, apart.ratio));
+            known.discrepancy = Number(worse(known.discrepancy.0, apart.discrepancy));
         }
     }
 
     fn reasons(&self) -> Vec<String> {
         let mut reasons = Vec::new();
         for (what, apart) in [("values", self.exact), ("gradients", self.gradient)] {
-            // NaN is not equal either.
-            if !(apart <= EXACT) {
+            if beyond(apart, EXACT) {
                 reasons.push(format!("in double-double arithmetic the {what} of both sides are {apart:e} apart"));
             }
         }
-        for found in self.arithmetic.iter().filter(|found| !(found.ratio_to_bound.0 <= 1.0)) {
+        for found in self.arithmetic.iter().filter(|found| beyond(found.ratio_to_bound.0, 1.0)) {
             let record::Arithmetic { dtype, through, half, ratio_to_bound, .. } = found;
             reasons.push(format!("{half} in {dtype} through {through}: {ratio_to_bound} times the bounds apart"));
         }

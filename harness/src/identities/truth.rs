@@ -90,11 +90,24 @@ impl Truth {
 
 /// The larger; NaN if either is.
 pub fn worse(a: f64, b: f64) -> f64 {
-    if a.is_nan() || b > a {
-        b
-    } else if b.is_nan() {
-        b
-    } else {
-        a
+    if a.is_nan() || a >= b { a } else { b }
+}
+
+/// Whether a difference is more than this; one that is NaN is.
+pub fn beyond(difference: f64, limit: f64) -> bool {
+    difference > limit || difference.is_nan()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nan_is_not_equal() {
+        for (a, b) in [(f64::NAN, 1.0), (1.0, f64::NAN)] {
+            assert!(worse(a, b).is_nan());
+        }
+        assert_eq!((worse(1.0, 2.0), worse(2.0, 1.0)), (2.0, 2.0));
+        assert!(beyond(f64::NAN, 1.0) && beyond(2.0, 1.0) && !beyond(1.0, 1.0));
     }
 }

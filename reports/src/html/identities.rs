@@ -5,8 +5,8 @@ use serde::Serialize;
 use super::Drawing;
 use crate::Error;
 use crate::identities::{headline, summary};
-use crate::plot::identity_figures;
-use crate::record::{Identity, IdentityVerdict};
+use crate::plot::{identity_figures, network_figures};
+use crate::record::{Experiment, Identity, IdentityVerdict};
 use crate::table::Table;
 
 /// What the template `identities.html` is filled with.
@@ -17,11 +17,13 @@ pub(super) struct Identities {
     table: Table,
     /// Each with its figure.
     all: Vec<(Identity, Drawing)>,
+    /// Properties of networks.
+    networks: Vec<Drawing>,
 }
 
 impl Identities {
     /// Of all that were checked; none if there are none.
-    pub(super) fn of(identities: &[Identity]) -> Result<Option<Identities>, Error> {
+    pub(super) fn of(identities: &[Identity], experiments: &[Experiment]) -> Result<Option<Identities>, Error> {
         if identities.is_empty() {
             return Ok(None);
         }
@@ -30,6 +32,7 @@ impl Identities {
             headline: headline(identities),
             fails: identities.iter().any(|identity| identity.verdict == IdentityVerdict::Fails),
             table: summary(identities).without_empty_columns(),
+            networks: network_figures(experiments)?.into_iter().map(Drawing::from).collect(),
             all: identities.iter().cloned().zip(drawings).collect(),
         }))
     }

@@ -82,7 +82,7 @@ pub fn page(summary: &Summary) -> Result<String, Error> {
     });
     let (verdict, headline) = headline(summary);
     let speed = Speed::of(&summary.benches)?;
-    let identities = Identities::of(&summary.identities)?;
+    let identities = Identities::of(&summary.identities, &summary.experiments)?;
     let certifies = !kernels.is_empty() || (speed.is_none() && identities.is_none());
     let (mood, headline) = match (certifies, &identities) {
         (true, _) => (verdict.to_string(), headline),

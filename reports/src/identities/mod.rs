@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 pub use document::{Document, document};
 
-use crate::record::{Identity, IdentityVerdict, Number};
+use crate::record::{Experiment, Identity, IdentityVerdict, Number};
 use crate::table::{Entry, Mark, Table};
 
 const NOTE: &str = "Differences of both sides relative to the largest value, in double-double arithmetic; then the largest \
@@ -76,6 +76,15 @@ pub fn table(identities: &[Identity]) -> String {
         }
     }
     text + "\n" + &headline(identities) + "\n"
+}
+
+/// Properties of networks for a terminal.
+pub fn networks_text(experiments: &[Experiment]) -> String {
+    let line = |experiment: &Experiment| {
+        let agrees = if experiment.agrees { "as predicted" } else { "NOT as predicted" };
+        format!("{}: {agrees}, within a factor of {}: {}\n", experiment.name, experiment.within, experiment.statement)
+    };
+    experiments.iter().map(line).collect()
 }
 
 /// One identity for a terminal: both sides, the map, the condition, the paper, and what the checks gave.

@@ -47,7 +47,7 @@ pub fn figures(summary: &Summary) -> Result<Vec<Figure>, Error> {
 }
 
 pub use bench::figures as bench_figures;
-pub use identities::figures as identity_figures;
+pub use identities::{figures as identity_figures, network_figures};
 pub use theme::{css, css_variables};
 
 impl Figure {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use super::Number;
 
 #[cfg(test)]
-fn few<T: proptest::arbitrary::Arbitrary>() -> impl proptest::strategy::Strategy<Value = Vec<T>> {
+pub(super) fn few<T: proptest::arbitrary::Arbitrary>() -> impl proptest::strategy::Strategy<Value = Vec<T>> {
     proptest::collection::vec(proptest::arbitrary::any::<T>(), 0..3)
 }
 
@@ -57,7 +57,7 @@ pub struct Identity {
 impl Identity {
     /// The largest difference of both sides, as a multiple of the sum of their bounds, in any arithmetic.
     pub fn worst_ratio_to_bound(&self) -> Number {
-        Number(self.arithmetic.iter().map(|found| found.ratio_to_bound.0).fold(0.0, f64::max))
+        Number(self.arithmetic.iter().map(|found| found.ratio_to_bound.0).fold(0.0, |a, b| if a >= b { a } else { b }))
     }
 }
 

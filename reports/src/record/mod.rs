@@ -6,6 +6,7 @@
 
 mod bench;
 mod campaign;
+mod experiment;
 mod finding;
 mod histogram;
 mod identity;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use bench::{Access, Bench, Ceiling, Interval, Setting};
 pub use campaign::{Budget, Campaign, End, Kernel, Library, Machine, Outcome, Property, Range, Shard, Throughput};
+pub use experiment::{Experiment, Series};
 pub use finding::{Case, Finding, Value, Verdict, Wrong};
 pub use histogram::Histogram;
 pub use identity::{Arithmetic, Deviation, Formulas, Identity, IdentityVerdict, Point, Training};
@@ -60,6 +62,8 @@ pub enum Record {
     Ceiling(Ceiling),
     /// What the checks of an identity gave.
     Identity(Identity),
+    /// A property of networks.
+    Experiment(Experiment),
     /// Closes the records of one run.
     End(End),
 }
@@ -75,9 +79,12 @@ impl Record {
             | Record::Range(Range { kernel, .. })
             | Record::Property(Property { kernel, .. })
             | Record::Bench(Bench { kernel, .. }) => Some(kernel),
-            Record::Campaign(_) | Record::Throughput(_) | Record::Ceiling(_) | Record::Identity(_) | Record::End(_) => {
-                None
-            }
+            Record::Campaign(_)
+            | Record::Throughput(_)
+            | Record::Ceiling(_)
+            | Record::Identity(_)
+            | Record::Experiment(_)
+            | Record::End(_) => None,
         }
     }
 }
@@ -92,4 +99,6 @@ macro_rules! into_record {
         })*
     };
 }
-into_record!(Campaign, Kernel, Case, Tally, Finding, Range, Throughput, Property, Bench, Ceiling, Identity, End);
+into_record!(
+    Campaign, Kernel, Case, Tally, Finding, Range, Throughput, Property, Bench, Ceiling, Identity, Experiment, End
+);

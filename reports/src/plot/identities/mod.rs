@@ -1,5 +1,9 @@
 //! Figures about identities: how far both sides are apart, and how far they may be.
 
+mod networks;
+
+pub use networks::figures as network_figures;
+
 use super::Figure;
 use super::theme::{self, Axis, Drawn, Ink, KERNEL, LEGEND, LIBTORCH, Look, QUIET, TEXT};
 use crate::Error;
