@@ -8,8 +8,10 @@ use tch::{Kind, TchError, Tensor};
 use crate::generate::Random;
 
 /// Entries of the stream, and how many independent streams are averaged.
-const WIDTH: i64 = 256;
+const WIDTH: i64 = 512;
 const STREAMS: i64 = 32;
+/// Independent networks where one is not enough.
+const NETWORKS: u64 = 8;
 const LAYERS: usize = 32;
 
 /// A statement about depth, and how it is measured.
@@ -39,7 +41,7 @@ static STATEMENTS: [Statement; 4] = [
     Statement {
         name: "gradient_by_layer",
         statement: "the gradient of the stream grows towards the input as √((L + 1) / (l + 1)) in Pre-LN networks, and stays as it \
-            is in Post-LN networks with linear branches",
+            is in Post-LN networks, with linear branches and to first order in layers over width",
         paper: "follows from Xiong et al., arXiv:2002.04745, for linear branches",
         axes: ["layer", "gradient of the stream, relative to the last layer"],
         within: 1.15,
@@ -162,37 +164,46 @@ fn output_variance(random: Random) -> Result<Vec<Series>, TchError> {
 
 fn gradient_by_layer(random: Random) -> Result<Vec<Series>, TchError> {
     let series = [("Pre-LN", true), ("Post-LN", false)].map(|(name, pre)| {
-        let random = random.named(name);
-        let mut x = layer_norm(&normal(random, WIDTH, STREAMS))?.0;
-        let mut norms = Vec::new();
-        for layer in 1..=LAYERS {
-            let w = matrix(random, layer)?;
-            let norm = if pre { layer_norm(&x)? } else { layer_norm(&x.f_add(&w.f_matmul(&x)?)?)? };
-            x = if pre { x.f_add(&w.f_matmul(&norm.0)?)? } else { norm.0.shallow_clone() };
-            norms.push((w, norm));
+        // Mean squares, relative to the last layer, over independent networks: one alone wanders by √(layers / width).
+        let mut squares = vec![0.0; LAYERS + 1];
+        for network in 0..NETWORKS {
+            let gradients = gradients(random.named(name).child(network), pre)?;
+            let last = gradients[LAYERS];
+            squares.iter_mut().zip(gradients).for_each(|(sum, square)| *sum += square / last / NETWORKS as f64);
         }
-        let mut gradient = normal(random.named("dy"), WIDTH, STREAMS);
-        let mut measured = vec![mean_square(&gradient)?.sqrt()];
-        for (w, norm) in norms.iter().rev() {
-            gradient = if pre {
-                gradient.f_add(&layer_norm_backward(&w.f_tr()?.f_matmul(&gradient)?, norm)?)?
-            } else {
-                let inner = layer_norm_backward(&gradient, norm)?;
-                inner.f_add(&w.f_tr()?.f_matmul(&inner)?)?
-            };
-            measured.push(mean_square(&gradient)?.sqrt());
-        }
-        measured.reverse();
-        let last = measured[LAYERS];
-        measured.iter_mut().for_each(|norm| *norm /= last);
         let predicted = |l: usize| if pre { ((LAYERS + 1) as f64 / (l + 1) as f64).sqrt() } else { 1.0 };
         Ok(Series {
             name: name.to_owned(),
-            measured: line(measured, 0),
+            measured: line(squares.into_iter().map(f64::sqrt), 0),
             predicted: line((0..=LAYERS).map(predicted), 0),
         })
     });
     series.into_iter().collect()
+}
+
+/// The mean squares of the gradients of the stream before each layer and after the last, of a random gradient of the output.
+fn gradients(random: Random, pre: bool) -> Result<Vec<f64>, TchError> {
+    let mut x = layer_norm(&normal(random, WIDTH, STREAMS))?.0;
+    let mut layers = Vec::new();
+    for layer in 1..=LAYERS {
+        let w = matrix(random, layer)?;
+        let norm = if pre { layer_norm(&x)? } else { layer_norm(&x.f_add(&w.f_matmul(&x)?)?)? };
+        x = if pre { x.f_add(&w.f_matmul(&norm.0)?)? } else { norm.0.shallow_clone() };
+        layers.push((w, norm));
+    }
+    let mut gradient = normal(random.named("dy"), WIDTH, STREAMS);
+    let mut found = vec![mean_square(&gradient)?];
+    for (w, norm) in layers.iter().rev() {
+        gradient = if pre {
+            gradient.f_add(&layer_norm_backward(&w.f_tr()?.f_matmul(&gradient)?, norm)?)?
+        } else {
+            let inner = layer_norm_backward(&gradient, norm)?;
+            inner.f_add(&w.f_tr()?.f_matmul(&inner)?)?
+        };
+        found.push(mean_square(&gradient)?);
+    }
+    found.reverse();
+    Ok(found)
 }
 
 fn last_layer(random: Random) -> Result<Vec<Series>, TchError> {
