@@ -274,7 +274,8 @@ mod tests {
     #[test]
     fn functions_agree_with_forty_digits() {
         // From arbitrary-precision arithmetic: the argument, then the function's value as hi + lo.
-        let table: [(fn(Dd) -> Dd, f64, f64, f64); 12] = [
+        type Row = (fn(Dd) -> Dd, f64, f64, f64);
+        let table: [Row; 12] = [
             (Dd::exp, -0.71875, 0.4873610767136191, -1.7066980170339887e-18),
             (Dd::exp, 30.5, 17619017951355.633, -0.001400339015239068),
             (Dd::exp, -600.25, 2.0641309109295095e-261, -2.1403995749322006e-280),
