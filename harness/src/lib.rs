@@ -5,6 +5,8 @@ pub mod campaign;
 pub mod case;
 pub mod commands;
 pub mod generate;
+pub mod identities;
 pub mod judge;
 pub mod machine;
+pub mod networks;
 pub mod run;

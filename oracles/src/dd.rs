@@ -50,12 +50,102 @@ impl Dd {
         if self.at_least(other) { self } else { other }
     }
 
+    /// e raised to self.
+    pub fn exp(self) -> Dd {
+        let hi = self.hi.exp();
+        if hi == 0.0 || !hi.is_finite() {
+            return hi.into();
+        }
+        // self = k·ln 2 + rest, and eʳᵉˢᵗ to 1/256 by its series, which is then squared eight times.
+        let k = (self.hi / LN_2.hi).round();
+        let rest = self - LN_2 * Dd::from(k);
+        let power = Dd::from(1.0) + rest.expm1_near_zero();
+        // In two steps, so that neither scale leaves the range of f64.
+        let half = (k / 2.0).trunc();
+        let scaled = power * Dd::from(half.exp2()) * Dd::from((k - half).exp2());
+        if scaled.hi.is_finite() { scaled } else { hi.into() }
+    }
+
+    /// eˢᵉˡᶠ - 1 without cancellation, for |self| ≤ 1.
+    fn expm1_near_zero(self) -> Dd {
+        const HALVINGS: i32 = 8;
+        let x = self * Dd::from(f64::from(1 << HALVINGS).recip());
+        let (mut term, mut sum) = (x, x);
+        for n in 2..16 {
+            term = term * x / Dd::from(f64::from(n));
+            sum = sum + term;
+        }
+        // (1 + s)² - 1
+        for _ in 0..HALVINGS {
+            sum = sum + sum + sum * sum;
+        }
+        sum
+    }
+
+    /// The natural logarithm.
+    pub fn ln(self) -> Dd {
+        let start = self.hi.ln();
+        if start == 0.0 && self.lo == 0.0 || !start.is_finite() {
+            return start.into();
+        }
+        // Near 1 the result is a small difference: there the series of the inverse hyperbolic tangent.
+        let above = self - Dd::from(1.0);
+        if above.hi.abs() <= 0.125 {
+            let ratio = above / (self + Dd::from(1.0));
+            let (square, mut term, mut sum) = (ratio * ratio, ratio, ratio);
+            for n in 1..16 {
+                term = term * square;
+                sum = sum + term / Dd::from(f64::from(2 * n + 1));
+            }
+            return sum + sum;
+        }
+        // Newton's step on eʸ = self doubles the digits.
+        let step = |y: Dd| y + self * (-y).exp() - Dd::from(1.0);
+        step(step(start.into()))
+    }
+
+    /// The hyperbolic tangent.
+    pub fn tanh(self) -> Dd {
+        let twice = self + self;
+        if twice.hi.abs() > 80.0 || self.hi.is_nan() {
+            return self.hi.tanh().into();
+        }
+        let grown = if twice.hi.abs() <= 1.0 { twice.expm1_near_zero() } else { twice.exp() - Dd::from(1.0) };
+        grown / (grown + Dd::from(2.0))
+    }
+
+    /// The error function, by a series whose terms have one sign (Abramowitz, Stegun, 7.1.6).
+    pub fn erf(self) -> Dd {
+        if self.hi.is_nan() || self.hi == 0.0 {
+            return self.hi.into();
+        }
+        // 1 - erf is below 10⁻³² there.
+        if self.hi.abs() > 8.5 {
+            return 1f64.copysign(self.hi).into();
+        }
+        let twice = self * self + self * self;
+        let (mut term, mut sum) = (self, self);
+        for n in 1..1000 {
+            term = term * twice / Dd::from(f64::from(2 * n + 1));
+            sum = sum + term;
+            if term.hi.abs() < 1e-34 * sum.hi.abs() {
+                break;
+            }
+        }
+        sum * (-(self * self)).exp() * TWO_OVER_ROOT_PI
+    }
+
     /// self ≥ other; false if either is NaN.
     #[inline(always)]
     pub fn at_least(self, other: Dd) -> bool {
         self.hi > other.hi || (self.hi == other.hi && self.lo >= other.lo)
     }
 }
+
+/// ln 2
+const LN_2: Dd = Dd { hi: std::f64::consts::LN_2, lo: 2.319_046_813_846_299_6e-17 };
+/// 2/√π
+pub(crate) const TWO_OVER_ROOT_PI: Dd = Dd { hi: std::f64::consts::FRAC_2_SQRT_PI, lo: 1.533_545_961_316_588e-17 };
 
 impl From<f64> for Dd {
     #[inline(always)]
@@ -179,6 +269,49 @@ mod tests {
             let sum = Dd::from(a) + Dd::from(b);
             prop_assert_eq!(sum - Dd::from(a), Dd::from(b));
         }
+    }
+
+    #[test]
+    fn functions_agree_with_forty_digits() {
+        // From arbitrary-precision arithmetic: the argument, then the function's value as hi + lo.
+        type Row = (fn(Dd) -> Dd, f64, f64, f64);
+        let table: [Row; 12] = [
+            (Dd::exp, -0.71875, 0.4873610767136191, -1.7066980170339887e-18),
+            (Dd::exp, 30.5, 17619017951355.633, -0.001400339015239068),
+            (Dd::exp, -600.25, 2.0641309109295095e-261, -2.1403995749322006e-280),
+            (Dd::ln, 1.0009765625, 0.0009760859730554589, -2.8791156534096714e-20),
+            (Dd::ln, 7.5, 2.0149030205422647, 8.991967888489638e-17),
+            (Dd::ln, 1e-200, -460.51701859880916, 2.2080942657241066e-14),
+            (Dd::tanh, 0.0078125, 0.007812341058161014, 6.570221056747088e-20),
+            (Dd::tanh, -0.4375, -0.41157005567402244, -1.2258221931668309e-17),
+            (Dd::tanh, 3.5, 0.9981778976111987, 2.5870171246124584e-17),
+            (Dd::erf, 0.0009765625, 0.0011019324300718147, 4.309733895310834e-20),
+            (Dd::erf, -1.5, -0.9661051464753108, 3.3867031441680696e-17),
+            (Dd::erf, 5.25, 0.9999999999998869, 2.859354043191264e-17),
+        ];
+        for (place, (function, argument, hi, lo)) in table.into_iter().enumerate() {
+            let (got, want) = (function(argument.into()), Dd { hi, lo });
+            let off = off(got, want, hi);
+            // An argument that is off in its last digit puts eˣ off by x such digits.
+            assert!(off < 1e-31 * argument.abs().max(10.0), "row {place}: {got:?} is {off:e} off {want:?}");
+        }
+    }
+
+    #[test]
+    fn functions_keep_special_values() {
+        let of = |value: f64| Dd::from(value);
+        assert_eq!(of(f64::NEG_INFINITY).exp().hi, 0.0);
+        assert_eq!(of(f64::INFINITY).exp().hi, f64::INFINITY);
+        assert_eq!(of(0.0).exp(), 1.0.into());
+        assert_eq!(of(1.0).ln(), 0.0.into());
+        assert_eq!(of(0.0).ln().hi, f64::NEG_INFINITY);
+        assert_eq!((of(-100.0).tanh().hi, of(f64::INFINITY).tanh().hi), (-1.0, 1.0));
+        assert_eq!((of(-9.0).erf().hi, of(f64::INFINITY).erf().hi), (-1.0, 1.0));
+        assert!(
+            [of(f64::NAN).exp(), of(f64::NAN).ln(), of(f64::NAN).tanh(), of(f64::NAN).erf()]
+                .iter()
+                .all(|v| v.hi.is_nan())
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::{Numbers, Truth, Values, fill, problems, torch_answer};
 use isonorm_kernels::abi::{Direction, Dtype, DtypeSet, Value};
-use isonorm_oracles::formula::{Axis, AxisSet, Binary, Graph, NodeId, Op, Reduce, Unary};
+use isonorm_oracles::formula::{Axis, AxisSet, Binary, Graph, NodeId, Op, Reduce, Unary, Window};
 use isonorm_oracles::interpret::Sizes;
 use isonorm_oracles::interpret::bound::Arithmetic;
 use isonorm_oracles::operators::{OPERATORS, find};
@@ -55,11 +55,12 @@ fn sequential(graph: &Graph, sizes: &Sizes, inputs: &Values, order: Order) -> Va
         let place = |own: usize, axes: AxisSet| index(sizes, node.axes, own, axes);
         let of = |id: NodeId, own: usize| nodes[id.index()][place(own, graph.node(id).axes)];
         let mut value: Vec<f32> = match node.op {
-            Op::Reduce(_, a, _) | Op::Head { of: a, .. } | Op::Extend { of: a, .. } if live => {
+            Op::Reduce(_, a, _) | Op::Window(a, _) | Op::Overlap(a, _) if live => {
                 let (source, axes) = (&nodes[a.index()], graph.node(a).axes);
                 let mut value = vec![0f32; count];
                 let mut add = |element: usize| match node.op {
-                    Op::Head { from, to, .. } | Op::Extend { from, to, .. } => {
+                    // No operator has others than those that take the first entries.
+                    Op::Window(_, Window { from, to, .. }) | Op::Overlap(_, Window { from: to, to: from, .. }) => {
                         if let Some(place) = moved(sizes, (axes, element), node.axes, [from, to]) {
                             value[place] = source[element];
                         }

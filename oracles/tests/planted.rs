@@ -116,7 +116,7 @@ fn changes(graph: &Graph, index: usize) -> Vec<(String, Op)> {
             fewer.map(Op::Count).collect()
         }
         Op::Reduce(Reduce::Sum, a, axes) => vec![Op::Reduce(Reduce::Mean, a, axes)],
-        Op::Reduce(Reduce::Mean | Reduce::Moment, a, axes) => vec![Op::Reduce(Reduce::Sum, a, axes)],
+        Op::Reduce(Reduce::Mean | Reduce::Moment | Reduce::Max, a, axes) => vec![Op::Reduce(Reduce::Sum, a, axes)],
         Op::Unary(Unary::Sqrt, a) => vec![only(a), Op::Unary(Unary::Rsqrt, a)],
         Op::Unary(Unary::Rsqrt, a) => vec![only(a), Op::Unary(Unary::Sqrt, a)],
         Op::Unary(_, a) => vec![only(a)],
@@ -125,7 +125,7 @@ fn changes(graph: &Graph, index: usize) -> Vec<(String, Op)> {
             vec![only(then), only(otherwise), swapped]
         }
         Op::Cast(a, _) => vec![only(a)],
-        Op::Input(_) | Op::Head { .. } | Op::Extend { .. } | Op::Repeat(..) => vec![],
+        Op::Input(_) | Op::Window(..) | Op::Overlap(..) | Op::Repeat(..) | Op::Contract(..) | Op::Detach(_) => vec![],
     };
     let name = node.name.as_deref().unwrap_or("");
     changed.into_iter().map(|op| (format!("node {index} {name}: {:?} became {op:?}", node.op), op)).collect()

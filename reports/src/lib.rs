@@ -8,6 +8,7 @@ pub mod bench;
 pub mod certificate;
 mod error;
 pub mod html;
+pub mod identities;
 pub mod json;
 pub mod junit;
 pub mod plot;

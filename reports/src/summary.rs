@@ -9,8 +9,8 @@ use serde::Serialize;
 use crate::Error;
 use crate::bench::Benches;
 use crate::record::{
-    self, Campaign, Case, Counts, End, Finding, Kernel, Number, Outcome, Property, Range, Record, Tallies, Tally,
-    Throughput, files, read_lossy,
+    self, Campaign, Case, Counts, End, Experiment, Finding, Identity, Kernel, Number, Outcome, Property, Range, Record,
+    Tallies, Tally, Throughput, files, read_lossy,
 };
 
 /// Everything that reports are made from.
@@ -24,6 +24,10 @@ pub struct Summary {
     pub throughput: Throughput,
     /// What was measured about speed. Kernels that were only timed are not among the kernels.
     pub benches: Benches,
+    /// What the checks of identities gave, the last for each name.
+    pub identities: Vec<Identity>,
+    /// Properties of networks, the last for each name.
+    pub experiments: Vec<Experiment>,
     /// What is wrong with the records themselves.
     pub problems: Vec<Problem>,
 }
@@ -165,7 +169,7 @@ impl Section {
     fn weight(&self) -> u64 {
         let weight = |record: &Record| match record {
             Record::Tally(tally) => tally.counts.cases,
-            Record::Bench(_) => 1,
+            Record::Bench(_) | Record::Identity(_) | Record::Experiment(_) => 1,
             _ => 0,
         };
         self.records.iter().map(weight).sum()
@@ -177,7 +181,11 @@ impl Section {
         for record in &self.records {
             match record {
                 Record::Bench(_) | Record::Ceiling(_) => measures = true,
-                Record::Campaign(_) | Record::Kernel(_) | Record::End(_) => {}
+                Record::Campaign(_)
+                | Record::Kernel(_)
+                | Record::Identity(_)
+                | Record::Experiment(_)
+                | Record::End(_) => {}
                 _ => judges = true,
             }
         }
@@ -272,13 +280,21 @@ fn summarise(sections: Vec<Section>, mut problems: Vec<Problem>) -> Summary {
     let mut throughput = Throughput { cases: 0, seconds: Number(0.0), stages: BTreeMap::new() };
     let mut tallies = Tallies::default();
     let (mut runs, mut rest, mut measured) = (Vec::new(), Vec::new(), Vec::new());
-    let mut timed = BTreeSet::new();
+    let (mut timed, mut identities, mut experiments) = (BTreeSet::new(), Vec::new(), Vec::new());
     for (section, incomplete) in choose(sections, &mut problems) {
         let only_measures = section.only_measures();
         for record in section.records {
             match record {
                 Record::Bench(_) | Record::Ceiling(_) => {
                     measured.push((section.run.campaign.machine.clone(), record));
+                }
+                Record::Identity(identity) => {
+                    identities.retain(|known: &Identity| known.name != identity.name);
+                    identities.push(identity);
+                }
+                Record::Experiment(experiment) => {
+                    experiments.retain(|known: &Experiment| known.name != experiment.name);
+                    experiments.push(experiment);
                 }
                 Record::Kernel(kernel) if only_measures => drop(timed.insert(kernel.name)),
                 Record::Kernel(kernel) => describe(&mut kernels, kernel, runs.len(), &incomplete),
@@ -310,7 +326,7 @@ fn summarise(sections: Vec<Section>, mut problems: Vec<Problem>) -> Summary {
     let mut kernels: Vec<_> = kernels.into_values().collect();
     kernels.iter_mut().for_each(KernelSummary::decide);
     kernels.sort_by_cached_key(|k| (k.kernel.operator.clone(), k.kernel.direction != "forward", k.kernel.name.clone()));
-    Summary { runs, kernels, throughput, benches: Benches::new(measured), problems }
+    Summary { runs, kernels, throughput, benches: Benches::new(measured), identities, experiments, problems }
 }
 
 /// The names that different kernels share.
@@ -452,6 +468,8 @@ impl KernelSummary {
             | Record::Throughput(_)
             | Record::Bench(_)
             | Record::Ceiling(_)
+            | Record::Identity(_)
+            | Record::Experiment(_)
             | Record::End(_) => {}
         }
     }

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use crate::certificate::Certificate;
 use crate::summary::Summary;
-use crate::{Error, bench, html, junit, plot};
+use crate::{Error, bench, html, identities, junit, plot};
 
 /// Writes `report.html`, `junit.xml`, `certificates/KERNEL.json` and `.md`, `figures/NAME.svg` and, if speed was measured,
-/// `benches.json` and `benches.md` into a folder, which is made if it is not there, and says which files these are. Each
+/// `benches.json` and `benches.md`, and `identities.json` if identities were checked, into a folder, which is made if it is not there, and says which files these are. Each
 /// file appears complete or not at all.
 ///
 /// # Errors
@@ -28,6 +28,12 @@ pub fn write_all(folder: &Path, summary: &Summary) -> Result<Vec<PathBuf>, Error
         put("benches.md".to_owned(), bench::markdown(&summary.benches))?;
         put("benches.json".to_owned(), serde_json::to_string_pretty(&bench::document(&summary.benches))? + "\n")?;
     }
+    if !summary.identities.is_empty() {
+        put(
+            "identities.json".to_owned(),
+            serde_json::to_string_pretty(&identities::document(&summary.identities))? + "\n",
+        )?;
+    }
     let mut taken = BTreeSet::new();
     for kernel in &summary.kernels {
         let certificate = Certificate::new(summary, kernel);
@@ -36,7 +42,13 @@ pub fn write_all(folder: &Path, summary: &Summary) -> Result<Vec<PathBuf>, Error
         put(format!("certificates/{name}.md"), certificate.markdown()?)?;
     }
     let mut taken = BTreeSet::new();
-    for figure in plot::figures(summary)?.into_iter().chain(plot::bench_figures(&summary.benches)?) {
+    let figures = [
+        plot::figures(summary)?,
+        plot::bench_figures(&summary.benches)?,
+        plot::identity_figures(&summary.identities)?,
+        plot::network_figures(&summary.experiments)?,
+    ];
+    for figure in figures.into_iter().flatten() {
         put(format!("figures/{}.svg", file_name(&figure.name, &mut taken)), figure.file())?;
     }
     Ok(written)

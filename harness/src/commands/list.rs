@@ -1,6 +1,7 @@
 //! `list`: what there is.
 
 use clap::{Args, ValueEnum};
+use isonorm_oracles::identities::IDENTITIES;
 use isonorm_oracles::operators::OPERATORS;
 use serde::Serialize;
 
@@ -8,7 +9,7 @@ use super::kernels::builtin;
 use super::{Answer, Error, Format, print_json, print_text};
 use crate::generate::families::FAMILIES;
 
-/// List operators, kernels or value families.
+/// List operators, kernels, value families or identities.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// What to list.
@@ -24,6 +25,7 @@ enum What {
     Operators,
     Kernels,
     Families,
+    Identities,
 }
 
 #[derive(Debug, Serialize)]
@@ -65,6 +67,14 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
                 name: family.name.to_owned(),
                 state: "generated".to_owned(),
                 summary: format!("{}; catches {}", family.summary, family.catches),
+            })
+            .collect(),
+        What::Identities => IDENTITIES
+            .iter()
+            .map(|identity| Item {
+                name: identity.name.to_owned(),
+                state: format!("defined, {} deviations", identity.deviations.len()),
+                summary: identity.summary.to_owned(),
             })
             .collect(),
     };

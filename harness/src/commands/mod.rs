@@ -4,6 +4,7 @@ mod bench;
 mod certify;
 mod doctor;
 mod explain;
+mod identities;
 mod kernels;
 mod list;
 mod replay;
@@ -29,6 +30,7 @@ enum Verb {
     Bench(bench::Arguments),
     List(list::Arguments),
     Explain(explain::Arguments),
+    Identities(identities::Arguments),
     Replay(replay::Arguments),
     Report(report::Arguments),
     Doctor(doctor::Arguments),
@@ -85,6 +87,7 @@ pub fn main() -> ExitCode {
         Verb::Bench(arguments) => bench::run(arguments),
         Verb::List(arguments) => list::run(arguments),
         Verb::Explain(arguments) => explain::run(arguments),
+        Verb::Identities(arguments) => identities::run(arguments),
         Verb::Replay(arguments) => replay::run(arguments),
         Verb::Report(arguments) => report::run(arguments),
         Verb::Doctor(arguments) => doctor::run(arguments),

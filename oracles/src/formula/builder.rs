@@ -5,7 +5,7 @@ use std::ops::{Add, Div, Mul, Sub};
 
 use isonorm_kernels::abi::Dtype;
 
-use super::graph::{AxisSet, Binary, Graph, GraphOutput, NodeId, Op, Reduce, Unary};
+use super::graph::{Application, AxisSet, Binary, Graph, GraphOutput, NodeId, Op, Reduce, Unary, Window};
 
 /// A graph under construction. [`Expr`]s of it are combined with the usual operators.
 #[derive(Debug)]
@@ -81,9 +81,19 @@ impl Builder {
         self.graph.borrow_mut().outputs.push(GraphOutput { name: name.to_owned(), node, dtype });
     }
 
+    /// Says that a part of the formula is an operator.
+    pub(crate) fn record(&self, application: Application) {
+        self.graph.borrow_mut().applications.push(application);
+    }
+
     /// The handle of a node that is there already.
     pub fn expr(&self, id: NodeId) -> Expr<'_> {
         Expr { builder: self, id }
+    }
+
+    fn window(&self, from: &str, to: &str, tap: Option<&str>, stride: usize, before: isize) -> Window {
+        let graph = self.graph.borrow();
+        Window { from: graph.axis(from), to: graph.axis(to), tap: tap.map(|tap| graph.axis(tap)), stride, before }
     }
 
     /// Adds a node.
@@ -152,13 +162,79 @@ impl<'b> Expr<'b> {
         (mean, var)
     }
 
-    /// The first entries along the axis `from`, which become the axis `to`.
+    /// The largest along these axes.
+    pub fn largest(self, axes: &str) -> Self {
+        self.reduce(Reduce::Max, axes)
+    }
+
+    /// The sum over these axes of the product with another: a matrix product.
+    pub fn dot(self, other: Self, axes: &str) -> Self {
+        let axes = self.builder.graph.borrow().axis_set(axes);
+        self.builder.push(Op::Contract(self.id, other.id, axes))
+    }
+
+    /// The first entries along the axis `from`, which become the axis `to`; all of them, if both are of one length.
     pub fn head(self, from: &str, to: &str) -> Self {
-        let (from, to) = {
-            let graph = self.builder.graph.borrow();
-            (graph.axis(from), graph.axis(to))
-        };
-        self.builder.push(Op::Head { of: self.id, from, to })
+        self.tail(from, to, 0)
+    }
+
+    /// As many entries along the axis `from`, from this one on, as the axis `to` has, which they become.
+    pub fn tail(self, from: &str, to: &str, first: usize) -> Self {
+        self.builder.push(Op::Window(self.id, self.builder.window(from, to, None, 1, -(first as isize))))
+    }
+
+    /// The windows of a convolution: from each place along `to`, the entries along `from` that the `tap`s see, with
+    /// `before` zeros in front and as many zeros behind as are needed.
+    pub fn windows(self, from: &str, to: &str, tap: &str, stride: usize, before: isize) -> Self {
+        self.builder.push(Op::Window(self.id, self.builder.window(from, to, Some(tap), stride, before)))
+    }
+
+    /// The adjoint of [`Expr::windows`], by which convolutions are transposed.
+    pub fn overlap(self, from: &str, to: &str, tap: &str, stride: usize, before: isize) -> Self {
+        self.builder.push(Op::Overlap(self.id, self.builder.window(from, to, Some(tap), stride, before)))
+    }
+
+    /// eˢᵉˡᶠ
+    pub fn exp(self) -> Self {
+        self.builder.push(Op::Unary(Unary::Exp, self.id))
+    }
+
+    /// The natural logarithm.
+    pub fn log(self) -> Self {
+        self.builder.push(Op::Unary(Unary::Log, self.id))
+    }
+
+    /// The hyperbolic tangent.
+    pub fn tanh(self) -> Self {
+        self.builder.push(Op::Unary(Unary::Tanh, self.id))
+    }
+
+    /// The error function.
+    pub fn erf(self) -> Self {
+        self.builder.push(Op::Unary(Unary::Erf, self.id))
+    }
+
+    /// max(self, 0)
+    pub fn relu(self) -> Self {
+        self.max(self.builder.constant(0.0))
+    }
+
+    /// self · Φ(self), Φ the distribution function of the normal distribution (Hendrycks, Gimpel 2016).
+    pub fn gelu(self) -> Self {
+        let half = self * 0.5;
+        half + half * (self * std::f64::consts::FRAC_1_SQRT_2).erf()
+    }
+
+    /// The same value, of which no gradient is taken.
+    pub fn detached(self) -> Self {
+        self.builder.push(Op::Detach(self.id))
+    }
+
+    /// e raised to the entries along these axes, over their sum. The largest, which is taken away first so that nothing
+    /// overflows, changes neither the value nor the gradient.
+    pub fn softmax(self, axes: &str) -> Self {
+        let power = (self - self.largest(axes).detached()).exp();
+        power / power.sum(axes)
     }
 
     /// Rounded to a storage type.

@@ -1,6 +1,6 @@
 //! The expression graph: what a formula is made of.
 
-use isonorm_kernels::abi::Dtype;
+use isonorm_kernels::abi::{Dtype, Value};
 
 /// The place of an axis in its graph. The order of a graph's axes is the row-major order of every tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -9,6 +9,13 @@ pub struct Axis(pub(crate) u8);
 /// A set of axes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct AxisSet(u32);
+
+impl Axis {
+    /// As an index into [`Graph::axes`].
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
 
 impl AxisSet {
     /// No axis: a number.
@@ -72,6 +79,14 @@ pub enum Unary {
     Sqrt,
     /// 1/√a
     Rsqrt,
+    /// eᵃ
+    Exp,
+    /// The natural logarithm.
+    Log,
+    /// The hyperbolic tangent.
+    Tanh,
+    /// The error function.
+    Erf,
 }
 
 /// Functions of two arguments; an axis that one of them lacks is broadcast.
@@ -99,6 +114,32 @@ pub enum Reduce {
     /// A mean of which kernels also keep a running form (Welford 1962, Chan et al. 1979): the mean that data are
     /// centred by, and the variance. The value is that of [`Reduce::Mean`]; the roundings are more.
     Moment,
+    /// The largest; NaN if any is.
+    Max,
+}
+
+/// Which entry along one axis each place along one or two others shows.
+///
+/// At `to` = p and `tap` = k that is the entry `stride`·p + k - `before` along `from`; outside of the axis there are zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// The axis that is looked at.
+    pub from: Axis,
+    /// The axis of the places one looks from.
+    pub to: Axis,
+    /// The axis of what is seen from one place; none if that is one entry.
+    pub tap: Option<Axis>,
+    /// How many entries lie between neighbouring places, at least 1.
+    pub stride: usize,
+    /// How many zeros there are before the first entry; if negative, how many entries are skipped.
+    pub before: isize,
+}
+
+impl Window {
+    /// The axes that take the place of `from`.
+    pub fn made(&self) -> AxisSet {
+        AxisSet::of(self.to).union(self.tap.map_or(AxisSet::NONE, AxisSet::of))
+    }
 }
 
 /// What a node computes.
@@ -127,28 +168,18 @@ pub enum Op {
     },
     /// All values along some axes made one.
     Reduce(Reduce, NodeId, AxisSet),
-    /// The first entries along `from`, which become the axis `to`.
-    Head {
-        /// Of this node.
-        of: NodeId,
-        /// The axis that is cut.
-        from: Axis,
-        /// The axis of the remaining entries.
-        to: Axis,
-    },
-    /// The adjoint of `Head`: entries along `from` become the first along `to`, zeros follow.
-    Extend {
-        /// Of this node.
-        of: NodeId,
-        /// The short axis.
-        from: Axis,
-        /// The long axis.
-        to: Axis,
-    },
+    /// The sum over some axes of a product: matrix products, attention, convolution over windows.
+    Contract(NodeId, NodeId, AxisSet),
+    /// Entries along one axis, seen from the places along others: heads, renamed axes, shifts, the windows of a convolution.
+    Window(NodeId, Window),
+    /// The adjoint of `Window`: every entry along `from` is the sum of what is seen of it.
+    Overlap(NodeId, Window),
     /// Repeated along axes that the node lacks.
     Repeat(NodeId, AxisSet),
     /// Rounded to a storage type, ties to even.
     Cast(NodeId, Dtype),
+    /// The same value, of which no gradient is taken.
+    Detach(NodeId),
 }
 
 /// One node: what it computes, its axes, and what people call it.
@@ -182,6 +213,21 @@ pub struct GraphOutput {
     pub dtype: Dtype,
 }
 
+/// A part of a formula that is an operator of its own, by which it can be read or computed as one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Application {
+    /// The name of the operator.
+    pub operator: &'static str,
+    /// Its attributes.
+    pub attributes: Vec<(&'static str, Value)>,
+    /// Its axes, and which axes of this formula each stands for.
+    pub axes: Vec<(&'static str, AxisSet)>,
+    /// Its inputs that are given, with the nodes that they are.
+    pub inputs: Vec<(&'static str, NodeId)>,
+    /// The node that is its first output.
+    pub output: NodeId,
+}
+
 /// A formula: inputs, nodes, outputs, over named axes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Graph {
@@ -193,6 +239,8 @@ pub struct Graph {
     pub inputs: Vec<GraphInput>,
     /// Outputs, by position.
     pub outputs: Vec<GraphOutput>,
+    /// Parts that are operators.
+    pub applications: Vec<Application>,
 }
 
 impl Op {
@@ -200,10 +248,43 @@ impl Op {
     pub fn operands(&self) -> Vec<NodeId> {
         match *self {
             Op::Input(_) | Op::Constant(_) | Op::Count(_) => vec![],
-            Op::Unary(_, a) | Op::Reduce(_, a, _) | Op::Repeat(a, _) | Op::Cast(a, _) => vec![a],
-            Op::Head { of, .. } | Op::Extend { of, .. } => vec![of],
-            Op::Binary(_, a, b) => vec![a, b],
+            Op::Unary(_, a) | Op::Reduce(_, a, _) | Op::Repeat(a, _) | Op::Cast(a, _) | Op::Detach(a) => vec![a],
+            Op::Window(a, _) | Op::Overlap(a, _) => vec![a],
+            Op::Binary(_, a, b) | Op::Contract(a, b, _) => vec![a, b],
             Op::Select { left, right, then, otherwise } => vec![left, right, then, otherwise],
+        }
+    }
+
+    /// The same of other nodes, over other axes.
+    ///
+    /// # Panics
+    /// If one axis of a window becomes several.
+    pub(crate) fn moved(self, at: impl Fn(NodeId) -> NodeId, over: impl Fn(AxisSet) -> AxisSet) -> Op {
+        let axis = |axis: Axis| {
+            let mut axes = over(AxisSet::of(axis)).iter();
+            axes.next().filter(|_| axes.next().is_none()).expect("a window looks along single axes")
+        };
+        let window = |window: Window| Window {
+            from: axis(window.from),
+            to: axis(window.to),
+            tap: window.tap.map(axis),
+            ..window
+        };
+        match self {
+            Op::Input(_) | Op::Constant(_) => self,
+            Op::Count(axes) => Op::Count(over(axes)),
+            Op::Unary(unary, a) => Op::Unary(unary, at(a)),
+            Op::Binary(binary, a, b) => Op::Binary(binary, at(a), at(b)),
+            Op::Select { left, right, then, otherwise } => {
+                Op::Select { left: at(left), right: at(right), then: at(then), otherwise: at(otherwise) }
+            }
+            Op::Reduce(reduce, a, axes) => Op::Reduce(reduce, at(a), over(axes)),
+            Op::Contract(a, b, axes) => Op::Contract(at(a), at(b), over(axes)),
+            Op::Window(a, seen) => Op::Window(at(a), window(seen)),
+            Op::Overlap(a, seen) => Op::Overlap(at(a), window(seen)),
+            Op::Repeat(a, axes) => Op::Repeat(at(a), over(axes)),
+            Op::Cast(a, dtype) => Op::Cast(at(a), dtype),
+            Op::Detach(a) => Op::Detach(at(a)),
         }
     }
 }
@@ -236,15 +317,50 @@ impl Graph {
         self.inputs.iter().find(|input| input.name == name)
     }
 
+    /// The application that a node is the output of.
+    pub fn application(&self, id: NodeId) -> Option<&Application> {
+        self.applications.iter().find(|application| application.output == id)
+    }
+
     /// Which nodes some output depends on.
     pub fn live(&self) -> Vec<bool> {
+        self.reached(|id| self.node(id).op.operands())
+    }
+
+    /// Which nodes some output depends on if every application is computed as a whole.
+    pub fn live_with_applications(&self) -> Vec<bool> {
+        self.reached(|id| match self.application(id) {
+            Some(application) => application.inputs.iter().map(|(_, id)| *id).collect(),
+            None => self.node(id).op.operands(),
+        })
+    }
+
+    /// Which nodes are steps of an application: neither its output nor its inputs.
+    pub fn within_applications(&self) -> Vec<bool> {
+        let mut within = vec![false; self.nodes.len()];
+        for application in &self.applications {
+            let is_input = |id: NodeId| application.inputs.iter().any(|&(_, input)| input == id);
+            let mut open = vec![application.output];
+            while let Some(id) = open.pop() {
+                for operand in self.node(id).op.operands() {
+                    if !is_input(operand) && !within[operand.index()] {
+                        within[operand.index()] = true;
+                        open.push(operand);
+                    }
+                }
+            }
+        }
+        within
+    }
+
+    fn reached(&self, operands: impl Fn(NodeId) -> Vec<NodeId>) -> Vec<bool> {
         let mut live = vec![false; self.nodes.len()];
         for output in &self.outputs {
             live[output.node.index()] = true;
         }
         for index in (0..self.nodes.len()).rev() {
             if live[index] {
-                for operand in self.nodes[index].op.operands() {
+                for operand in operands(NodeId(index as u32)) {
                     live[operand.index()] = true;
                 }
             }
@@ -295,7 +411,8 @@ impl Graph {
                 Op::Unary(Unary::Neg, inner) => Some(self.push(Op::Binary(Binary::Sub, a, inner))),
                 _ => None,
             },
-            Op::Reduce(Reduce::Sum, a, axes) if axes.is_empty() => Some(a),
+            Op::Reduce(Reduce::Sum | Reduce::Max, a, axes) if axes.is_empty() => Some(a),
+            Op::Contract(a, b, axes) if axes.is_empty() => Some(self.push(Op::Binary(Binary::Mul, a, b))),
             _ => None,
         }
     }
@@ -305,16 +422,16 @@ impl Graph {
         match op {
             Op::Input(_) => unreachable!("inputs are made by Graph::add_input"),
             Op::Constant(_) | Op::Count(_) => AxisSet::NONE,
-            Op::Unary(_, a) | Op::Cast(a, _) => axes(a),
+            Op::Unary(_, a) | Op::Cast(a, _) | Op::Detach(a) => axes(a),
             Op::Binary(_, a, b) => axes(a).union(axes(b)),
             Op::Select { left, right, then, otherwise } => {
                 axes(left).union(axes(right)).union(axes(then)).union(axes(otherwise))
             }
             Op::Reduce(_, a, reduced) => axes(a).without(reduced),
             Op::Repeat(a, repeated) => axes(a).union(repeated),
-            Op::Head { of, from, to } | Op::Extend { of, from, to } => {
-                axes(of).without(AxisSet::of(from)).union(AxisSet::of(to))
-            }
+            Op::Contract(a, b, summed) => axes(a).union(axes(b)).without(summed),
+            Op::Window(a, window) => axes(a).without(AxisSet::of(window.from)).union(window.made()),
+            Op::Overlap(a, window) => axes(a).without(window.made()).union(AxisSet::of(window.from)),
         }
     }
 

@@ -4,4 +4,6 @@ mod builder;
 mod graph;
 
 pub use builder::{Builder, Expr};
-pub use graph::{Axis, AxisSet, Binary, Graph, GraphInput, GraphOutput, Node, NodeId, Op, Reduce, Unary};
+pub use graph::{
+    Application, Axis, AxisSet, Binary, Graph, GraphInput, GraphOutput, Node, NodeId, Op, Reduce, Unary, Window,
+};

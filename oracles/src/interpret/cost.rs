@@ -26,8 +26,9 @@ pub fn cost(problem: &Problem) -> Cost {
         .zip(graph.live())
         .filter(|(_, live)| *live)
         .map(|(node, _)| match node.op {
-            Op::Input(_) | Op::Constant(_) | Op::Count(_) | Op::Repeat(..) | Op::Head { .. } | Op::Extend { .. } => 0,
-            Op::Reduce(_, a, _) => sizes.count(graph.node(a).axes) as u64,
+            Op::Input(_) | Op::Constant(_) | Op::Count(_) | Op::Repeat(..) | Op::Window(..) | Op::Detach(_) => 0,
+            Op::Reduce(_, a, _) | Op::Overlap(a, _) => sizes.count(graph.node(a).axes) as u64,
+            Op::Contract(_, _, summed) => 2 * sizes.count(node.axes.union(summed)) as u64,
             Op::Unary(..) | Op::Binary(..) | Op::Select { .. } | Op::Cast(..) => sizes.count(node.axes) as u64,
         })
         .sum();

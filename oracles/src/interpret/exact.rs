@@ -4,10 +4,10 @@
 //! states are rounded as stated.
 
 use crate::dd::Dd;
-use crate::formula::{Axis, AxisSet, Binary, Graph, NodeId, Op, Reduce, Unary};
+use crate::formula::{AxisSet, Binary, Graph, NodeId, Op, Reduce, Unary};
 use crate::storage::Format;
 
-use super::walk::{Sizes, walk};
+use super::walk::{Sizes, walk, windowed};
 
 /// The value of every live node of a graph, dense and row-major over the node's axes.
 #[derive(Clone, Debug)]
@@ -23,11 +23,11 @@ pub struct Values {
 
 /// Evaluates a graph.
 ///
-/// `inputs` are dense row-major elements, by the graph's inputs; an input that no output needs may be empty.
+/// `inputs` are dense row-major elements, numbers of `f64` or double-doubles, by the graph's inputs; an input that no output needs may be empty.
 ///
 /// # Panics
 /// If an input that is needed has the wrong number of elements.
-pub fn exact(graph: &Graph, sizes: &Sizes, inputs: &[&[f64]]) -> Values {
+pub fn exact<T: Copy + Into<Dd>>(graph: &Graph, sizes: &Sizes, inputs: &[&[T]]) -> Values {
     // Inside `dispatch` the products use the machine's fused multiply-add where it has one.
     pulp::Arch::new().dispatch(
         #[inline(always)]
@@ -36,7 +36,7 @@ pub fn exact(graph: &Graph, sizes: &Sizes, inputs: &[&[f64]]) -> Values {
 }
 
 #[inline(always)]
-fn evaluate(graph: &Graph, sizes: &Sizes, inputs: &[&[f64]]) -> Values {
+fn evaluate<T: Copy + Into<Dd>>(graph: &Graph, sizes: &Sizes, inputs: &[&[T]]) -> Values {
     let live = graph.live();
     let mut nodes: Vec<Vec<Dd>> = Vec::with_capacity(graph.nodes.len());
     for (node, live) in graph.nodes.iter().zip(live) {
@@ -51,7 +51,7 @@ fn evaluate(graph: &Graph, sizes: &Sizes, inputs: &[&[f64]]) -> Values {
             Op::Input(index) => {
                 let input = inputs[index];
                 assert_eq!(input.len(), count, "elements of input `{}`", graph.inputs[index].name);
-                input.iter().map(|&element| Dd::from(element)).collect()
+                input.iter().map(|&element| element.into()).collect()
             }
             Op::Constant(constant) => vec![Dd::from(constant)],
             Op::Count(counted) => vec![Dd::from(sizes.count(counted) as f64)],
@@ -59,6 +59,10 @@ fn evaluate(graph: &Graph, sizes: &Sizes, inputs: &[&[f64]]) -> Values {
             Op::Unary(Unary::Square, a) => of(a).iter().map(|&a| a * a).collect(),
             Op::Unary(Unary::Sqrt, a) => of(a).iter().map(|a| a.sqrt()).collect(),
             Op::Unary(Unary::Rsqrt, a) => of(a).iter().map(|a| a.rsqrt()).collect(),
+            Op::Unary(Unary::Exp, a) => of(a).iter().map(|a| a.exp()).collect(),
+            Op::Unary(Unary::Log, a) => of(a).iter().map(|a| a.ln()).collect(),
+            Op::Unary(Unary::Tanh, a) => of(a).iter().map(|a| a.tanh()).collect(),
+            Op::Unary(Unary::Erf, a) => of(a).iter().map(|a| a.erf()).collect(),
             Op::Binary(binary, a, b) => {
                 let operands = [(of(a), axes(a)), (of(b), axes(b))];
                 match binary {
@@ -81,17 +85,35 @@ fn evaluate(graph: &Graph, sizes: &Sizes, inputs: &[&[f64]]) -> Values {
                 });
                 value
             }
+            Op::Reduce(Reduce::Max, a, _) => fold(sizes, axes(a), node.axes, of(a), f64::NEG_INFINITY.into(), Dd::max),
             Op::Reduce(reduce, a, reduced) => {
-                let mut value = sum(sizes, axes(a), node.axes, of(a));
+                // Started from +0, as kernels do; the sign of a zero sum is never judged.
+                let mut value = fold(sizes, axes(a), node.axes, of(a), Dd::ZERO, |sum, addend| sum + addend);
                 if reduce != Reduce::Sum {
                     let count = Dd::from(sizes.count(reduced) as f64);
                     value.iter_mut().for_each(|value| *value = *value / count);
                 }
                 value
             }
-            Op::Head { of: a, from, to } | Op::Extend { of: a, from, to } => {
+            Op::Contract(a, b, summed) => {
                 let mut value = vec![Dd::ZERO; count];
-                copy_along(sizes, [from, to], (axes(a), of(a)), (node.axes, &mut value));
+                let over = node.axes.union(summed);
+                walk(sizes, over, [axes(a), axes(b), node.axes], |_, [x, y, to], [x_step, y_step, to_step], length| {
+                    for i in 0..length {
+                        let to = to + i * to_step;
+                        value[to] = value[to] + of(a)[x + i * x_step] * of(b)[y + i * y_step];
+                    }
+                });
+                value
+            }
+            Op::Window(a, window) => {
+                let mut value = vec![Dd::ZERO; count];
+                windowed(sizes, window, axes(a), node.axes, |entry, place| value[place] = of(a)[entry]);
+                value
+            }
+            Op::Overlap(a, window) => {
+                let mut value = vec![Dd::ZERO; count];
+                windowed(sizes, window, node.axes, axes(a), |entry, place| value[entry] = value[entry] + of(a)[place]);
                 value
             }
             Op::Repeat(a, _) => {
@@ -103,6 +125,7 @@ fn evaluate(graph: &Graph, sizes: &Sizes, inputs: &[&[f64]]) -> Values {
                 });
                 value
             }
+            Op::Detach(a) => of(a).to_vec(),
             Op::Cast(a, dtype) => {
                 let format = Format::of(dtype);
                 of(a).iter().map(|&a| Dd::from(format.round_dd(a))).collect()
@@ -125,43 +148,20 @@ fn zip(sizes: &Sizes, over: AxisSet, [a, b]: [(&[Dd], AxisSet); 2], f: impl Fn(D
 }
 
 #[inline(always)]
-fn sum(sizes: &Sizes, over: AxisSet, kept: AxisSet, of: &[Dd]) -> Vec<Dd> {
-    // Started from +0, as kernels do; the sign of a zero sum is never judged.
-    let mut value = vec![Dd::ZERO; sizes.count(kept)];
+fn fold(sizes: &Sizes, over: AxisSet, kept: AxisSet, of: &[Dd], start: Dd, with: impl Fn(Dd, Dd) -> Dd) -> Vec<Dd> {
+    let mut value = vec![start; sizes.count(kept)];
     walk(sizes, over, [kept], |own, [start], [step], length| {
         if step == 0 {
             let mut total = value[start];
             for addend in &of[own..own + length] {
-                total = total + *addend;
+                total = with(total, *addend);
             }
             value[start] = total;
         } else {
             for i in 0..length {
-                value[start + i * step] = value[start + i * step] + of[own + i];
+                value[start + i * step] = with(value[start + i * step], of[own + i]);
             }
         }
     });
     value
-}
-
-/// Copies what two tensors have in common that differ in one axis, `from` and `to`, of different lengths.
-#[inline(always)]
-pub(super) fn copy_along<T: Copy>(
-    sizes: &Sizes,
-    [from, to]: [Axis; 2],
-    (source_axes, source): (AxisSet, &[T]),
-    (target_axes, target): (AxisSet, &mut [T]),
-) {
-    let common = source_axes.without(AxisSet::of(from));
-    let entries = sizes.of(from).min(sizes.of(to));
-    let [source_stride, target_stride] = [(source_axes, from), (target_axes, to)]
-        .map(|(axes, cut)| axes.iter().filter(|&axis| axis > cut).map(|axis| sizes.of(axis)).product::<usize>());
-    walk(sizes, common, [source_axes, target_axes], |_, [source_start, target_start], [step, target_step], length| {
-        for i in 0..length {
-            for entry in 0..entries {
-                target[target_start + i * target_step + entry * target_stride] =
-                    source[source_start + i * step + entry * source_stride];
-            }
-        }
-    });
 }

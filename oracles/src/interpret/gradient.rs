@@ -1,6 +1,7 @@
 //! Graph to graph: the backward operator, by reverse accumulation.
 
-use crate::formula::{Axis, AxisSet, Binary, Builder, Expr, Graph, NodeId, Op, Reduce, Unary};
+use crate::dd::{Dd, TWO_OVER_ROOT_PI};
+use crate::formula::{Application, AxisSet, Binary, Builder, Expr, Graph, NodeId, Op, Reduce, Unary};
 
 /// What to differentiate, and with respect to what.
 #[derive(Clone, Debug)]
@@ -15,7 +16,7 @@ pub struct Wanted {
 ///
 /// Its inputs are `d<output>` for each of `outputs`, then the inputs of `forward`; its outputs are `d<input>` for each of
 /// `wanted`. The gradient of a [`Op::Cast`] is the identity (straight through), of [`Op::Select`] that of the branch
-/// taken, of √ at 0 it is 0.
+/// taken, of √ at 0 and of [`Op::Detach`] it is 0.
 ///
 /// # Panics
 /// If an output or input named is not there.
@@ -35,7 +36,7 @@ pub fn gradient(forward: &Graph, outputs: &[&str], wanted: &[Wanted]) -> Graph {
                 start.add_named_constant(node.name.as_deref().unwrap_or_default(), value)
             }
             op => {
-                let id = start.push(remap(op, &moved));
+                let id = start.push(op.moved(|id| moved[id.index()], |axes| axes));
                 if let Some(name) = &node.name {
                     start.nodes[id.index()].name.get_or_insert_with(|| name.clone());
                 }
@@ -44,6 +45,16 @@ pub fn gradient(forward: &Graph, outputs: &[&str], wanted: &[Wanted]) -> Graph {
         };
         moved.push(id);
     }
+    let node = |id: NodeId| moved[id.index()];
+    start.applications = forward
+        .applications
+        .iter()
+        .map(|application| Application {
+            inputs: application.inputs.iter().map(|&(name, id)| (name, node(id))).collect(),
+            output: node(application.output),
+            ..application.clone()
+        })
+        .collect();
 
     let builder = Builder::from_graph(start);
     let mut adjoints: Vec<Option<Expr<'_>>> = vec![None; forward.nodes.len()];
@@ -63,7 +74,7 @@ pub fn gradient(forward: &Graph, outputs: &[&str], wanted: &[Wanted]) -> Graph {
             accumulate(&mut adjoints, to, amount);
         };
         match node.op {
-            Op::Input(_) | Op::Constant(_) | Op::Count(_) => {}
+            Op::Input(_) | Op::Constant(_) | Op::Count(_) | Op::Detach(_) => {}
             Op::Unary(Unary::Neg, a) => give(a, adjoint.neg()),
             Op::Unary(Unary::Square, a) => give(a, adjoint * (value(a) * 2.0)),
             Op::Unary(Unary::Sqrt, a) => {
@@ -71,6 +82,15 @@ pub fn gradient(forward: &Graph, outputs: &[&str], wanted: &[Wanted]) -> Graph {
                 give(a, builder.select(zero, own, zero, adjoint / (own * 2.0)));
             }
             Op::Unary(Unary::Rsqrt, a) => give(a, adjoint * (own.square() * own * -0.5)),
+            Op::Unary(Unary::Exp, a) => give(a, adjoint * own),
+            Op::Unary(Unary::Log, a) => give(a, adjoint / value(a)),
+            Op::Unary(Unary::Tanh, a) => give(a, adjoint - adjoint * own.square()),
+            Op::Unary(Unary::Erf, a) => {
+                // 2/√π to twice the digits of f64; the second part vanishes where it does not count.
+                let Dd { hi, lo } = TWO_OVER_ROOT_PI;
+                let factor = builder.constant(hi) + builder.constant(lo);
+                give(a, adjoint * (factor * value(a).square().neg().exp()));
+            }
             Op::Binary(Binary::Add, a, b) => {
                 give(a, adjoint);
                 give(b, adjoint);
@@ -103,13 +123,30 @@ pub fn gradient(forward: &Graph, outputs: &[&str], wanted: &[Wanted]) -> Graph {
                 let shared = adjoint / builder.push(Op::Count(axes));
                 accumulate(&mut adjoints, a, shared);
             }
-            Op::Head { of, from, to } => {
-                let extended = builder.push(Op::Extend { of: adjoint.along(&builder, to).id(), from: to, to: from });
-                accumulate(&mut adjoints, of, extended);
+            Op::Reduce(Reduce::Max, a, axes) => {
+                // Those that are the largest share it, as in libtorch.
+                let (zero, one) = (builder.constant(0.0), builder.constant(1.0));
+                let largest = builder.select(value(a), own, one, zero);
+                let sharing = builder.push(Op::Reduce(Reduce::Sum, largest.id(), axes));
+                accumulate(&mut adjoints, a, largest * (adjoint / sharing));
             }
-            Op::Extend { of, from, to } => {
-                let cut = builder.push(Op::Head { of: adjoint.along(&builder, to).id(), from: to, to: from });
-                accumulate(&mut adjoints, of, cut);
+            Op::Contract(a, b, _) => {
+                let full = forward.node(a).axes.union(forward.node(b).axes);
+                for (to, other) in [(a, b), (b, a)] {
+                    let lost = full.without(forward.node(to).axes);
+                    let amount = builder.push(Op::Contract(adjoint.id(), value(other).id(), lost));
+                    accumulate(&mut adjoints, to, amount);
+                }
+            }
+            Op::Window(a, window) => {
+                let all = adjoint.along(&builder, window.made());
+                let amount = builder.push(Op::Overlap(all.id(), window));
+                accumulate(&mut adjoints, a, amount);
+            }
+            Op::Overlap(a, window) => {
+                let all = adjoint.along(&builder, AxisSet::of(window.from));
+                let amount = builder.push(Op::Window(all.id(), window));
+                accumulate(&mut adjoints, a, amount);
             }
             Op::Repeat(a, _) | Op::Cast(a, _) => give(a, adjoint),
         }
@@ -141,28 +178,9 @@ impl<'b> Expr<'b> {
         if repeated.is_empty() { summed } else { summed * builder.push(Op::Count(repeated)) }
     }
 
-    /// The same value with `axis` spelled out, if it was broadcast along it.
-    fn along(self, builder: &'b Builder, axis: Axis) -> Expr<'b> {
-        if self.axes().has(axis) {
-            return self;
-        }
-        builder.push(Op::Repeat(self.id(), AxisSet::of(axis)))
-    }
-}
-
-fn remap(op: Op, moved: &[NodeId]) -> Op {
-    let at = |id: NodeId| moved[id.index()];
-    match op {
-        Op::Input(_) | Op::Constant(_) | Op::Count(_) => op,
-        Op::Unary(unary, a) => Op::Unary(unary, at(a)),
-        Op::Binary(binary, a, b) => Op::Binary(binary, at(a), at(b)),
-        Op::Select { left, right, then, otherwise } => {
-            Op::Select { left: at(left), right: at(right), then: at(then), otherwise: at(otherwise) }
-        }
-        Op::Reduce(reduce, a, axes) => Op::Reduce(reduce, at(a), axes),
-        Op::Head { of, from, to } => Op::Head { of: at(of), from, to },
-        Op::Extend { of, from, to } => Op::Extend { of: at(of), from, to },
-        Op::Repeat(a, axes) => Op::Repeat(at(a), axes),
-        Op::Cast(a, dtype) => Op::Cast(at(a), dtype),
+    /// The same value with these axes spelled out, if it was broadcast along them.
+    fn along(self, builder: &'b Builder, axes: AxisSet) -> Expr<'b> {
+        let missing = axes.without(self.axes());
+        if missing.is_empty() { self } else { builder.push(Op::Repeat(self.id(), missing)) }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::formula::{AxisSet, Binary, Graph, NodeId, Op, Reduce, Unary};
+use crate::formula::{Application, AxisSet, Binary, Graph, NodeId, Op, Reduce, Unary, Window};
 
 /// The formula of a graph, one line for each named or repeated intermediate and for each output.
 ///
@@ -28,7 +28,11 @@ pub fn lines(graph: &Graph) -> Vec<(String, String)> {
         }
     }
     let mut lines = Vec::new();
+    let mut used = BTreeMap::new();
     for (id, name) in steps(graph) {
+        // Parts that are there more than once give their steps the same names.
+        let count = used.entry(name.clone()).and_modify(|count| *count += 1).or_insert(1);
+        let name = if *count > 1 { format!("{name}_{count}") } else { name };
         let formula = writer.formula(id, Level::Sum);
         lines.push((name.clone(), formula));
         writer.names.insert(id, name);
@@ -41,10 +45,14 @@ pub fn lines(graph: &Graph) -> Vec<(String, String)> {
 
 /// The intermediates that deserve a line: named by the definition, or used more than once. In order, with their names.
 pub fn steps(graph: &Graph) -> Vec<(NodeId, String)> {
-    let live = graph.live();
+    let live = graph.live_with_applications();
     let mut uses = vec![0; graph.nodes.len()];
-    for (_, node) in nodes(graph).filter(|(id, _)| live[id.index()]) {
-        for operand in node.op.operands() {
+    for (id, node) in nodes(graph).filter(|(id, _)| live[id.index()]) {
+        let operands = match graph.application(id) {
+            Some(application) => application.inputs.iter().map(|(_, input)| *input).collect(),
+            None => node.op.operands(),
+        };
+        for operand in operands {
             uses[operand.index()] += 1;
         }
     }
@@ -58,7 +66,9 @@ pub fn steps(graph: &Graph) -> Vec<(NodeId, String)> {
             match &node.name {
                 Some(name) => Some((id, name.clone())),
                 // Repeating and negating are not worth a name.
-                None if uses[id.index()] > 1 && !matches!(node.op, Op::Repeat(..) | Op::Unary(Unary::Neg, _)) => {
+                None if uses[id.index()] > 1
+                    && !matches!(node.op, Op::Repeat(..) | Op::Detach(_) | Op::Unary(Unary::Neg, _)) =>
+                {
                     unnamed += 1;
                     Some((id, format!("t{unnamed}")))
                 }
@@ -90,6 +100,9 @@ impl Writer<'_> {
         if let Some(name) = self.names.get(&id) {
             return name.clone();
         }
+        if let Some(application) = self.graph.application(id) {
+            return self.application(application);
+        }
         let paren = |own: Level, text: String| if own < level { format!("({text})") } else { text };
         match self.graph.node(id).op {
             Op::Input(index) => self.graph.inputs[index].name.clone(),
@@ -99,6 +112,10 @@ impl Writer<'_> {
             Op::Unary(Unary::Square, a) => format!("{}²", self.formula(a, Level::Factor)),
             Op::Unary(Unary::Sqrt, a) => format!("sqrt({})", self.formula(a, Level::Sum)),
             Op::Unary(Unary::Rsqrt, a) => format!("rsqrt({})", self.formula(a, Level::Sum)),
+            Op::Unary(Unary::Exp, a) => format!("exp({})", self.formula(a, Level::Sum)),
+            Op::Unary(Unary::Log, a) => format!("log({})", self.formula(a, Level::Sum)),
+            Op::Unary(Unary::Tanh, a) => format!("tanh({})", self.formula(a, Level::Sum)),
+            Op::Unary(Unary::Erf, a) => format!("erf({})", self.formula(a, Level::Sum)),
             Op::Binary(binary, a, b) => {
                 let infix = |own: Level, right: Level, sign: &str| {
                     paren(own, format!("{} {sign} {}", self.formula(a, own), self.formula(b, right)))
@@ -117,20 +134,48 @@ impl Writer<'_> {
                 format!("where({left} ≥ {right}, {then}, {otherwise})")
             }
             Op::Reduce(reduce, a, axes) => {
-                let name = if reduce == Reduce::Sum { "sum" } else { "mean" };
+                let name = match reduce {
+                    Reduce::Sum => "sum",
+                    Reduce::Mean | Reduce::Moment => "mean",
+                    Reduce::Max => "max",
+                };
                 format!("{name}[{}]({})", self.axes(axes), self.formula(a, Level::Sum))
             }
-            Op::Head { of, from, to } => {
-                let (from, to) = (AxisSet::of(from), AxisSet::of(to));
-                format!("head[{} of {}]({})", self.axes(to), self.axes(from), self.formula(of, Level::Sum))
-            }
-            Op::Extend { of, from, to } => {
-                let (from, to) = (AxisSet::of(from), AxisSet::of(to));
-                format!("pad[{} to {}]({})", self.axes(from), self.axes(to), self.formula(of, Level::Sum))
-            }
-            Op::Repeat(a, _) => self.formula(a, level),
+            Op::Contract(a, b, axes) => format!(
+                "sum[{}]({} · {})",
+                self.axes(axes),
+                self.formula(a, Level::Product),
+                self.formula(b, Level::Factor)
+            ),
+            Op::Window(a, window) => format!("{}({})", self.window("window", window), self.formula(a, Level::Sum)),
+            Op::Overlap(a, window) => format!("{}({})", self.window("overlap", window), self.formula(a, Level::Sum)),
+            Op::Repeat(a, _) | Op::Detach(a) => self.formula(a, level),
             Op::Cast(a, dtype) => format!("round[{dtype}]({})", self.formula(a, Level::Sum)),
         }
+    }
+
+    fn application(&self, application: &Application) -> String {
+        let Application { operator, axes, inputs, .. } = application;
+        // The first axes are those of rows or samples, which go without saying.
+        let over: Vec<String> = axes.iter().skip(1).map(|(_, axes)| self.axes(*axes)).collect();
+        let inputs = inputs.iter().enumerate().map(|(place, (name, id))| {
+            let value = self.formula(*id, Level::Sum);
+            if place == 0 { value } else { format!("{name}={value}") }
+        });
+        format!("{operator}[{}]({})", over.join(","), inputs.collect::<Vec<_>>().join(", "))
+    }
+
+    /// A window along one entry is that part of an axis: `head[k of d]`. Otherwise: `window[c from l by k, stride 2, before 1]`.
+    fn window(&self, name: &str, window: Window) -> String {
+        let Window { from, to, tap, stride, before } = window;
+        let [from, to] = [from, to].map(|axis| self.axes(AxisSet::of(axis)));
+        let Some(tap) = tap else {
+            let first = if before == 0 { String::new() } else { format!(" from {}", -before) };
+            let name = if name == "window" { "head" } else { "pad" };
+            return format!("{name}[{to} of {from}{first}]");
+        };
+        let tap = self.axes(AxisSet::of(tap));
+        format!("{name}[{to} of {from} by {tap}, stride {stride}, before {before}]")
     }
 
     fn axes(&self, axes: AxisSet) -> String {

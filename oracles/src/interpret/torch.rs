@@ -6,7 +6,7 @@
 use isonorm_kernels::abi::Dtype;
 use tch::{Device, Kind, TchError, Tensor};
 
-use crate::formula::{Axis, AxisSet, Binary, Graph, NodeId, Op, Reduce, Unary};
+use crate::formula::{Application, Axis, AxisSet, Binary, Graph, NodeId, Op, Reduce, Unary, Window};
 use crate::storage::Format;
 
 use super::walk::Sizes;
@@ -45,7 +45,7 @@ pub fn to_bytes(dtype: Dtype, tensor: &Tensor) -> Result<Vec<u8>, TchError> {
     Ok(bytes)
 }
 
-/// Evaluates a graph in the precision `precision` ([`Dtype::F32`] or [`Dtype::F64`]) on a device.
+/// Evaluates a graph in the precision `precision` on a device. In a half type every node is rounded to it.
 ///
 /// `inputs`, by the graph's inputs, may have any type, any device and any shape whose row-major order is that of the
 /// axes; they are converted. The outputs are in `precision`, before the rounding to their storage type ([`to_bytes`] does
@@ -62,27 +62,52 @@ pub fn torch(
     device: Device,
 ) -> Result<Vec<Tensor>, TorchError> {
     let evaluation = Evaluation { graph, sizes, inputs, options: (kind(precision), device) };
-    let mut nodes: Vec<Option<Tensor>> = Vec::with_capacity(graph.nodes.len());
-    for (node, live) in graph.nodes.iter().zip(graph.live()) {
-        let value = if live {
-            let value = evaluation.node(node.op, node.axes, &nodes);
-            Some(value.map_err(|source| TorchError { node: format!("{:?}", node.op), source })?)
-        } else {
-            None
-        };
-        nodes.push(value);
-    }
-    Ok(graph.outputs.iter().map(|output| of(&nodes, output.node).shallow_clone()).collect())
+    evaluation.outputs(&graph.live(), |_, _| None)
 }
 
-/// libtorch could not evaluate a node.
+/// Computes an application from its inputs, in their order: tensors with one dimension for each axis of the graph, as the
+/// result must have too.
+pub type Operators<'a> = &'a dyn Fn(&Application, &[&Tensor]) -> Result<Tensor, String>;
+
+/// The same, with every application computed as a whole by `operators`.
+///
+/// # Errors
+/// What libtorch says, and of which node, or what `operators` says, and of which application.
+pub fn torch_with(
+    graph: &Graph,
+    sizes: &Sizes,
+    inputs: &[Tensor],
+    precision: Dtype,
+    operators: Operators<'_>,
+) -> Result<Vec<Tensor>, TorchError> {
+    let evaluation = Evaluation { graph, sizes, inputs, options: (kind(precision), Device::Cpu) };
+    evaluation.outputs(&graph.live_with_applications(), |id, nodes| {
+        let application = graph.application(id)?;
+        let inputs: Vec<&Tensor> = application.inputs.iter().map(|&(_, id)| of(nodes, id)).collect();
+        let error = |reason| TorchError::Operator { operator: application.operator, reason };
+        Some(operators(application, &inputs).map_err(error))
+    })
+}
+
+/// A node could not be evaluated.
 #[derive(Debug, thiserror::Error)]
-#[error("libtorch cannot evaluate {node}: {source}")]
-pub struct TorchError {
-    /// Which node.
-    pub node: String,
-    /// Why.
-    pub source: TchError,
+pub enum TorchError {
+    /// By libtorch.
+    #[error("libtorch cannot evaluate {node}: {source}")]
+    Node {
+        /// Which node.
+        node: String,
+        /// Why.
+        source: TchError,
+    },
+    /// By what computes operators as a whole.
+    #[error("{operator} was not computed: {reason}")]
+    Operator {
+        /// Which operator.
+        operator: &'static str,
+        /// Why.
+        reason: String,
+    },
 }
 
 struct Evaluation<'a> {
@@ -101,6 +126,26 @@ fn dim(axis: Axis) -> i64 {
 }
 
 impl Evaluation<'_> {
+    /// The outputs; `instead` may compute a node otherwise.
+    fn outputs(
+        &self,
+        live: &[bool],
+        instead: impl Fn(NodeId, &[Option<Tensor>]) -> Option<Result<Tensor, TorchError>>,
+    ) -> Result<Vec<Tensor>, TorchError> {
+        let mut nodes: Vec<Option<Tensor>> = Vec::with_capacity(self.graph.nodes.len());
+        for (index, (node, &live)) in self.graph.nodes.iter().zip(live).enumerate() {
+            let value = || {
+                instead(NodeId(index as u32), &nodes).unwrap_or_else(|| {
+                    let error = |source| TorchError::Node { node: format!("{:?}", node.op), source };
+                    self.node(node.op, node.axes, &nodes).map_err(error)
+                })
+            };
+            let value = if live { Some(value()?) } else { None };
+            nodes.push(value);
+        }
+        Ok(self.graph.outputs.iter().map(|output| of(&nodes, output.node).shallow_clone()).collect())
+    }
+
     fn shape(&self, axes: AxisSet) -> Vec<i64> {
         let all = (0..self.sizes.0.len()).map(|axis| Axis(axis as u8));
         all.map(|axis| if axes.has(axis) { self.sizes.of(axis) as i64 } else { 1 }).collect()
@@ -125,6 +170,10 @@ impl Evaluation<'_> {
             Op::Unary(Unary::Square, a) => of(a).f_square(),
             Op::Unary(Unary::Sqrt, a) => of(a).f_sqrt(),
             Op::Unary(Unary::Rsqrt, a) => of(a).f_rsqrt(),
+            Op::Unary(Unary::Exp, a) => of(a).f_exp(),
+            Op::Unary(Unary::Log, a) => of(a).f_log(),
+            Op::Unary(Unary::Tanh, a) => of(a).f_tanh(),
+            Op::Unary(Unary::Erf, a) => of(a).f_erf(),
             Op::Binary(Binary::Add, a, b) => of(a).f_add(of(b)),
             Op::Binary(Binary::Sub, a, b) => of(a).f_sub(of(b)),
             Op::Binary(Binary::Mul, a, b) => of(a).f_mul(of(b)),
@@ -142,20 +191,14 @@ impl Evaluation<'_> {
                 match reduce {
                     Reduce::Sum => of(a).f_sum_dim_intlist(dims, true, None),
                     Reduce::Mean | Reduce::Moment => of(a).f_mean_dim(dims, true, None),
+                    Reduce::Max => of(a).f_amax(dims, true),
                 }
             }
-            // The node lacks the axis that is made: its dimension has size 1 and changes places with the cut one.
-            Op::Head { of: a, from, to } => {
-                of(a).f_narrow(dim(from), 0, self.sizes.of(to) as i64)?.f_transpose(dim(from), dim(to))
-            }
-            Op::Extend { of: a, from, to } => {
-                let missing = self.sizes.of(to) - self.sizes.of(from);
-                // Pairs of (before, after), from the last dimension on.
-                let mut padding = vec![0; 2 * (self.sizes.0.len() - to.0 as usize)];
-                *padding.last_mut().expect("an axis has a dimension") = missing as i64;
-                of(a).f_transpose(dim(from), dim(to))?.f_constant_pad_nd(padding)
-            }
+            Op::Contract(a, b, summed) => self.contract(axes, (of(a), a), (of(b), b), summed),
+            Op::Window(a, window) => self.window(of(a), window),
+            Op::Overlap(a, window) => self.overlap(of(a), window),
             Op::Repeat(a, _) => of(a).f_expand(self.shape(axes), false),
+            Op::Detach(a) => of(a).f_detach(),
             Op::Cast(a, dtype) => {
                 let value = of(a);
                 let rounded = rounded(value, dtype)?;
@@ -167,6 +210,79 @@ impl Evaluation<'_> {
                 }
             }
         }
+    }
+}
+
+impl Evaluation<'_> {
+    /// As `einsum`, which makes matrix products of what are some, with a letter for each axis.
+    fn contract(
+        &self,
+        axes: AxisSet,
+        (a, a_id): (&Tensor, NodeId),
+        (b, b_id): (&Tensor, NodeId),
+        summed: AxisSet,
+    ) -> Result<Tensor, TchError> {
+        let letters = |axes: AxisSet| axes.iter().map(|axis| char::from(b'A' + axis.0)).collect::<String>();
+        let own = |tensor: &Tensor, axes: AxisSet| {
+            let shape: Vec<i64> = axes.iter().map(|axis| self.sizes.of(axis) as i64).collect();
+            tensor.f_reshape(shape)
+        };
+        let [a_axes, b_axes] = [a_id, b_id].map(|id| self.graph.node(id).axes);
+        debug_assert_eq!(axes, a_axes.union(b_axes).without(summed));
+        let equation = format!("{},{}->{}", letters(a_axes), letters(b_axes), letters(axes));
+        let product = Tensor::f_einsum(&equation, &[own(a, a_axes)?, own(b, b_axes)?], None::<&[i64]>)?;
+        product.f_reshape(self.shape(axes))
+    }
+
+    /// For each place and tap the entry that it shows; -1 outside.
+    fn entries(&self, window: Window) -> Vec<i64> {
+        let taps = window.tap.map_or(1, |tap| self.sizes.of(tap)) as i64;
+        let places = 0..self.sizes.of(window.to) as i64;
+        let entries = places
+            .flat_map(|place| (0..taps).map(move |tap| place * window.stride as i64 + tap - window.before as i64));
+        let inside = 0..self.sizes.of(window.from) as i64;
+        entries.map(|entry| if inside.contains(&entry) { entry } else { -1 }).collect()
+    }
+
+    /// The dimensions `from`, `to` and `tap`, brought to the end in this order.
+    fn apart(&self, tensor: &Tensor, window: Window) -> Result<(Tensor, Vec<i64>), TchError> {
+        let last: Vec<i64> = [Some(window.from), Some(window.to), window.tap].into_iter().flatten().map(dim).collect();
+        let all = 0..self.sizes.0.len() as i64;
+        let order: Vec<i64> = all.filter(|axis| !last.contains(axis)).chain(last.iter().copied()).collect();
+        let mut back = vec![0; order.len()];
+        order.iter().enumerate().for_each(|(place, &axis)| back[axis as usize] = place as i64);
+        Ok((tensor.f_permute(order)?, back))
+    }
+
+    fn window(&self, a: &Tensor, window: Window) -> Result<Tensor, TchError> {
+        let (apart, back) = self.apart(a, window)?;
+        let last = if window.tap.is_some() { 3 } else { 2 };
+        let mut shape = apart.size();
+        shape.truncate(shape.len() - last);
+        // One more entry, of zeros, for what is outside.
+        let flat = apart.f_flatten(-(last as i64), -1)?.f_constant_pad_nd([0, 1])?;
+        let outside = self.sizes.of(window.from) as i64;
+        let entries = self.entries(window).into_iter().map(|entry| if entry < 0 { outside } else { entry });
+        let index = Tensor::from_slice(&entries.collect::<Vec<i64>>()).f_to(self.options.1)?;
+        shape.extend([1, self.sizes.of(window.to) as i64]);
+        shape.extend(window.tap.map(|tap| self.sizes.of(tap) as i64));
+        flat.f_index_select(-1, &index)?.f_reshape(shape)?.f_permute(back)
+    }
+
+    fn overlap(&self, a: &Tensor, window: Window) -> Result<Tensor, TchError> {
+        let (apart, back) = self.apart(a, window)?;
+        let last = if window.tap.is_some() { 3 } else { 2 };
+        let mut shape = apart.size();
+        shape.truncate(shape.len() - last);
+        let flat = apart.f_flatten(-(last as i64), -1)?;
+        let outside = self.sizes.of(window.from) as i64;
+        let entries = self.entries(window).into_iter().map(|entry| if entry < 0 { outside } else { entry });
+        let index = Tensor::from_slice(&entries.collect::<Vec<i64>>()).f_to(self.options.1)?;
+        let whole = [shape.clone(), vec![outside + 1]].concat();
+        let sums = Tensor::f_zeros(whole, self.options)?.f_index_add(-1, &index, &flat)?.f_narrow(-1, 0, outside)?;
+        shape.extend([outside, 1]);
+        shape.extend(window.tap.map(|_| 1));
+        sums.f_reshape(shape)?.f_permute(back)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Loops over broadcast tensors, shared by the interpreters that compute element by element.
 
-use crate::formula::{Axis, AxisSet, Graph, NodeId};
+use crate::formula::{Axis, AxisSet, Graph, NodeId, Window};
 
 /// The size of every axis of a graph.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +102,38 @@ pub(super) fn walk<const K: usize>(
             }
         }
     }
+}
+
+/// Visits every pair of an entry and a place from which a window shows it, as indices into two dense tensors: `whole` has
+/// the axis `from` of the window, `seen` those that it makes.
+pub(super) fn windowed(
+    sizes: &Sizes,
+    window: Window,
+    whole: AxisSet,
+    seen: AxisSet,
+    mut visit: impl FnMut(usize, usize),
+) {
+    let common = whole.without(AxisSet::of(window.from));
+    let (whole_steps, seen_steps) = (sizes.steps(whole), sizes.steps(seen));
+    let step = |steps: &[usize], axis: Axis| steps[axis.0 as usize];
+    let taps = window.tap.map_or(1, |tap| sizes.of(tap));
+    let tap_step = window.tap.map_or(0, |tap| step(&seen_steps, tap));
+    let pairs: Vec<(usize, usize)> = (0..sizes.of(window.to))
+        .flat_map(|place| (0..taps).map(move |tap| (place, tap)))
+        .filter_map(|(place, tap)| {
+            let entry = (place * window.stride + tap).checked_add_signed(-window.before)?;
+            let inside = entry < sizes.of(window.from);
+            let at = place * step(&seen_steps, window.to) + tap * tap_step;
+            inside.then(|| (entry * step(&whole_steps, window.from), at))
+        })
+        .collect();
+    walk(sizes, common, [whole, seen], |_, [whole_start, seen_start], [whole_step, seen_step], length| {
+        for i in 0..length {
+            for (entry, at) in &pairs {
+                visit(whole_start + i * whole_step + entry, seen_start + i * seen_step + at);
+            }
+        }
+    });
 }
 
 #[cfg(test)]

@@ -1,12 +1,14 @@
 //! The report for people: one page that needs nothing else.
 
 mod bench;
+mod identities;
 
 use std::collections::BTreeSet;
 
 use serde::Serialize;
 
 use self::bench::Speed;
+use self::identities::Identities;
 use crate::certificate::{Asked, Certificate};
 use crate::plot::{self, Figure, figures};
 use crate::record::{Number, Property, Range};
@@ -22,6 +24,7 @@ struct Page {
     mood: String,
     headline: String,
     speed: Option<Speed>,
+    identities: Option<Identities>,
     certified: usize,
     failed: usize,
     incomplete: usize,
@@ -79,17 +82,23 @@ pub fn page(summary: &Summary) -> Result<String, Error> {
     });
     let (verdict, headline) = headline(summary);
     let speed = Speed::of(&summary.benches)?;
-    let certifies = !kernels.is_empty() || speed.is_none();
-    let (mood, headline) = match certifies {
-        true => (verdict.to_string(), headline),
-        false if summary.benches.any_slower() => ("slower".to_owned(), summary.benches.headline()),
-        false => ("measured".to_owned(), summary.benches.headline()),
+    let identities = Identities::of(&summary.identities, &summary.experiments)?;
+    let certifies = !kernels.is_empty() || (speed.is_none() && identities.is_none());
+    let (mood, headline) = match (certifies, &identities) {
+        (true, _) => (verdict.to_string(), headline),
+        (false, Some(identities)) if speed.is_none() || identities.fails => {
+            let mood = if identities.fails { Verdict::Failed } else { Verdict::Certified };
+            (mood.to_string(), identities.headline.clone())
+        }
+        _ if summary.benches.any_slower() => ("slower".to_owned(), summary.benches.headline()),
+        _ => ("measured".to_owned(), summary.benches.headline()),
     };
     let page = Page {
         certifies,
         mood,
         headline,
         speed,
+        identities,
         certified: summary.verdicts(Verdict::Certified),
         failed: summary.verdicts(Verdict::Failed),
         incomplete: summary.verdicts(Verdict::Incomplete),

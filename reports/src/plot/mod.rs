@@ -3,6 +3,7 @@
 mod bench;
 mod error;
 mod families;
+mod identities;
 mod theme;
 mod throughput;
 mod ulps;
@@ -46,6 +47,7 @@ pub fn figures(summary: &Summary) -> Result<Vec<Figure>, Error> {
 }
 
 pub use bench::figures as bench_figures;
+pub use identities::{figures as identity_figures, network_figures};
 pub use theme::{css, css_variables};
 
 impl Figure {

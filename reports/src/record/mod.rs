@@ -6,8 +6,10 @@
 
 mod bench;
 mod campaign;
+mod experiment;
 mod finding;
 mod histogram;
+mod identity;
 mod io;
 mod number;
 mod tally;
@@ -19,14 +21,16 @@ use serde::{Deserialize, Serialize};
 
 pub use bench::{Access, Bench, Ceiling, Interval, Setting};
 pub use campaign::{Budget, Campaign, End, Kernel, Library, Machine, Outcome, Property, Range, Shard, Throughput};
+pub use experiment::{Experiment, Series};
 pub use finding::{Case, Finding, Value, Verdict, Wrong};
 pub use histogram::Histogram;
+pub use identity::{Arithmetic, Deviation, Formulas, Identity, IdentityVerdict, Point, Training};
 pub use io::{Writer, files, read, read_lossy};
 pub use number::Number;
 pub use tally::{Counts, Elements, Errors, Extreme, Tallies, Tally, size_class, size_class_lengths};
 
 /// Version of the record schema that this program writes and reads.
-pub const SCHEMA_VERSION: u32 = 2;
+pub const SCHEMA_VERSION: u32 = 3;
 
 /// The JSON Schema of one line of records.
 pub const SCHEMA: &str = include_str!("../../schema/records.schema.json");
@@ -56,6 +60,10 @@ pub enum Record {
     Bench(Bench),
     /// What the machine's memory system reaches at most.
     Ceiling(Ceiling),
+    /// What the checks of an identity gave.
+    Identity(Identity),
+    /// A property of networks.
+    Experiment(Experiment),
     /// Closes the records of one run.
     End(End),
 }
@@ -71,7 +79,12 @@ impl Record {
             | Record::Range(Range { kernel, .. })
             | Record::Property(Property { kernel, .. })
             | Record::Bench(Bench { kernel, .. }) => Some(kernel),
-            Record::Campaign(_) | Record::Throughput(_) | Record::Ceiling(_) | Record::End(_) => None,
+            Record::Campaign(_)
+            | Record::Throughput(_)
+            | Record::Ceiling(_)
+            | Record::Identity(_)
+            | Record::Experiment(_)
+            | Record::End(_) => None,
         }
     }
 }
@@ -86,4 +99,6 @@ macro_rules! into_record {
         })*
     };
 }
-into_record!(Campaign, Kernel, Case, Tally, Finding, Range, Throughput, Property, Bench, Ceiling, End);
+into_record!(
+    Campaign, Kernel, Case, Tally, Finding, Range, Throughput, Property, Bench, Ceiling, Identity, Experiment, End
+);

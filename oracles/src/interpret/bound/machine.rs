@@ -2,7 +2,8 @@
 
 use isonorm_kernels::abi::{Reduction, Rsqrt};
 
-use crate::formula::Reduce;
+use crate::dd::Dd;
+use crate::formula::{Reduce, Unary};
 use crate::storage::Format;
 
 use super::Arithmetic;
@@ -226,6 +227,63 @@ impl Machine {
             (true, true) => 6.0,
         };
         self.cell(value, carried, value + carried, quantum, roundings, Rounding::Sum).at_least(0.0)
+    }
+}
+
+impl Machine {
+    /// exp, log, tanh or erf, computed to two units in the last place.
+    pub(super) fn function(&self, unary: Unary, value: f64, operand: (f64, Cell)) -> Cell {
+        let (argument, of) = operand;
+        if let Some(class) = class(value, &[operand]) {
+            return class;
+        }
+        // How far from 0 an argument within the error is at least.
+        let nearest = (argument.abs() - of.error).max(0.0);
+        let carried = match unary {
+            _ if of.error == 0.0 => 0.0,
+            Unary::Exp => times(value, of.error.exp_m1()),
+            Unary::Log => {
+                let lowest = (argument - of.error).max(of.least);
+                if lowest <= 0.0 {
+                    return Cell::OPEN;
+                }
+                (argument / lowest).ln().max((of.error / argument).ln_1p())
+            }
+            Unary::Tanh => of.error * (1.0 - nearest.tanh().powi(2)),
+            Unary::Erf => of.error * std::f64::consts::FRAC_2_SQRT_PI * (-nearest * nearest).exp(),
+            Unary::Neg | Unary::Square | Unary::Sqrt | Unary::Rsqrt => unreachable!("these have rules of their own"),
+        };
+        // Two units in the last place are up to four units of roundoff.
+        // Nowhere else are values numbers of any format (Lindemann, Weierstrass).
+        let rational = argument == if unary == Unary::Log { 1.0 } else { 0.0 };
+        let quantum = if rational { quantum(value) } else { 0.0 };
+        let cell = self.cell(value, carried, value.abs() + carried, quantum, 4.0, Rounding::Product);
+        if unary == Unary::Exp { cell.at_least(0.0) } else { cell }
+    }
+
+    /// The larger of two, which has this value.
+    pub(super) fn larger(&self, value: f64, a: Cell, b: Cell) -> Cell {
+        if !value.is_finite() {
+            return Cell::CLASS;
+        }
+        let error = a.error.max(b.error);
+        Cell { error, magnitude: value.abs() + error, least: a.least.max(b.least), quantum: a.quantum.min(b.quantum) }
+    }
+
+    /// What is left of a bound where the node is computed apart from all others and stored in a type, after so many roundings
+    /// to it: its terms are no longer expanded.
+    pub(super) fn stored(&self, value: Dd, cell: Cell, format: Format, roundings: f64) -> Cell {
+        if cell.is_open() || !value.hi.is_finite() {
+            return cell;
+        }
+        let reach = value.hi.abs() + cell.error;
+        let exact = cell.error == 0.0 && value.lo == 0.0 && format.holds(value.hi);
+        let coarser = format.precision < self.format.precision && !exact;
+        let own = if coarser { roundings * (format.unit_roundoff() * reach + format.smallest) } else { 0.0 };
+        let error = cell.error + own;
+        let quantum = if error == 0.0 { cell.quantum } else { 0.0 };
+        let least = if own == 0.0 || cell.least <= 0.0 { cell.least } else { (cell.least - own).max(0.0) };
+        Cell { error, magnitude: value.hi.abs() + error, least, quantum }
     }
 }
 

@@ -21,8 +21,8 @@
 
 use isonorm_kernels::abi::{Dtype, Reduction, Rsqrt};
 
-use super::exact::{Values, copy_along};
-use super::walk::walk;
+use super::exact::Values;
+use super::walk::{walk, windowed};
 use crate::dd::Dd;
 use crate::formula::{AxisSet, Binary, Graph, NodeId, Op, Reduce, Unary};
 use crate::storage::Format;
@@ -40,6 +40,10 @@ pub struct Arithmetic {
     pub reduction: Reduction,
     /// How it takes 1/√.
     pub rsqrt: Rsqrt,
+    /// The type that every node is rounded to, where each is computed apart as in a network that is run operator by operator
+    /// (a mean may be rounded twice, as a sum and as a quotient). Within applications products are still expanded over
+    /// sums. None where everything may be, and intermediates stay in the working precision.
+    pub stored: Option<Dtype>,
     /// Whether intermediates may overflow and underflow. Without, the bound is that of an unlimited exponent, against
     /// which the usable range is measured.
     pub limited_range: bool,
@@ -48,7 +52,13 @@ pub struct Arithmetic {
 impl Arithmetic {
     /// Any order of summation in this precision.
     pub fn plain(precision: Dtype) -> Self {
-        Arithmetic { precision, reduction: Reduction::Any, rsqrt: Rsqrt::Exact, limited_range: true }
+        Arithmetic { precision, reduction: Reduction::Any, rsqrt: Rsqrt::Exact, stored: None, limited_range: true }
+    }
+
+    /// That of a network that is run operator by operator in a type: half types are computed in f32 and rounded each time.
+    pub fn by_operator(dtype: Dtype) -> Self {
+        let half = matches!(dtype, Dtype::Bf16 | Dtype::F16);
+        Arithmetic { stored: Some(dtype), ..Arithmetic::plain(if half { Dtype::F32 } else { dtype }) }
     }
 }
 
@@ -86,8 +96,12 @@ pub fn trace(graph: &Graph, values: &Values, arithmetic: Arithmetic) -> Vec<Vec<
     let analysis = Analysis { graph, values, machine: Machine::new(arithmetic) };
     let live = graph.live();
     let mut cells: Vec<Vec<Cell>> = Vec::with_capacity(graph.nodes.len());
+    let within = graph.within_applications();
     for (index, &live) in live.iter().enumerate() {
-        let node = if live { analysis.node(NodeId(index as u32), &cells) } else { Vec::new() };
+        let mut node = if live { analysis.node(NodeId(index as u32), &cells) } else { Vec::new() };
+        if let Some(dtype) = arithmetic.stored {
+            analysis.store(NodeId(index as u32), Format::of(dtype), within[index], &mut node);
+        }
         cells.push(node);
     }
     // The analysis itself is done in f64: its own roundings are covered by the last factor.
@@ -136,6 +150,9 @@ impl Analysis<'_> {
             }),
             Op::Unary(Unary::Sqrt, a) => map(a, &|value, a| machine.root(value, a, false)),
             Op::Unary(Unary::Rsqrt, a) => map(a, &|value, a| machine.root(value, a, true)),
+            Op::Unary(unary @ (Unary::Exp | Unary::Log | Unary::Tanh | Unary::Erf), a) => {
+                map(a, &|value, a| machine.function(unary, value, a))
+            }
             Op::Binary(binary, a, b) => {
                 let operands = [operand(a), operand(b)];
                 match binary {
@@ -160,12 +177,7 @@ impl Analysis<'_> {
                         if let Some(class) = class(value, &[a, b]) {
                             return class;
                         }
-                        if !value.is_finite() {
-                            return Cell::CLASS;
-                        }
-                        let error = a.1.error.max(b.1.error);
-                        let least = a.1.least.max(b.1.least);
-                        Cell { error, magnitude: value.abs() + error, least, quantum: a.1.quantum.min(b.1.quantum) }
+                        machine.larger(value, a.1, b.1)
                     }),
                 }
             }
@@ -197,11 +209,62 @@ impl Analysis<'_> {
                 });
                 out
             }
+            Op::Reduce(Reduce::Max, a, _) => {
+                let (a, mut out) = (operand(a), vec![None; own.len()]);
+                walk(sizes, a.axes, [node.axes], |start, [to], [step], length| {
+                    for i in 0..length {
+                        let (value, cell) = a.at(start + i);
+                        let so_far: &mut Option<Cell> = &mut out[to + i * step];
+                        *so_far = Some(match *so_far {
+                            _ if cell.is_open() => Cell::OPEN,
+                            Some(so_far) if so_far.is_open() => Cell::OPEN,
+                            _ if value.is_nan() => Cell::CLASS,
+                            Some(so_far) => machine.larger(own[to + i * step].hi, so_far, cell),
+                            None => machine.larger(own[to + i * step].hi, cell, cell),
+                        });
+                    }
+                });
+                out.into_iter().map(|cell| cell.unwrap_or(Cell::CLASS)).collect()
+            }
             Op::Reduce(reduce, a, reduced) => self.reduce(id, reduce, operand(a), self.values.whole.count(reduced)),
-            Op::Head { of, from, to } | Op::Extend { of, from, to } => {
-                let of = operand(of);
-                let mut out = vec![Cell::ZERO; own.len()];
-                copy_along(sizes, [from, to], (of.axes, of.cells), (node.axes, &mut out));
+            Op::Contract(a, b, summed) => {
+                let (a, b) = (operand(a), operand(b));
+                let mut totals = vec![Total::NONE; own.len()];
+                let over = node.axes.union(summed);
+                walk(sizes, over, [a.axes, b.axes, node.axes], |_, [x, y, to], [x_step, y_step, to_step], length| {
+                    for i in 0..length {
+                        let (a, b) = (a.at(x + i * x_step), b.at(y + i * y_step));
+                        let value = a.0 * b.0;
+                        totals[to + i * to_step].add((value, machine.product(value, a, b)));
+                    }
+                });
+                let count = self.values.whole.count(summed.intersection(a.axes.union(b.axes)));
+                let all = own.iter().zip(totals);
+                all.map(|(own, total)| machine.reduction(own.hi, Reduce::Sum, &total, count)).collect()
+            }
+            Op::Window(a, window) => {
+                let (a, mut out) = (operand(a), vec![Cell::ZERO; own.len()]);
+                windowed(sizes, window, a.axes, node.axes, |entry, place| out[place] = a.cells[entry]);
+                out
+            }
+            Op::Overlap(a, window) => {
+                let (a, mut totals) = (operand(a), vec![(Total::NONE, 0); own.len()]);
+                windowed(sizes, window, node.axes, a.axes, |entry, place| {
+                    totals[entry].0.add(a.at(place));
+                    totals[entry].1 += 1;
+                });
+                let mut out: Vec<Cell> = own
+                    .iter()
+                    .zip(&totals)
+                    .map(|(own, (total, count))| machine.reduction(own.hi, Reduce::Sum, total, *count))
+                    .collect();
+                // What is seen once or never is not summed.
+                windowed(sizes, window, node.axes, a.axes, |entry, place| {
+                    if totals[entry].1 == 1 {
+                        out[entry] = a.cells[place];
+                    }
+                });
+                out.iter_mut().zip(&totals).filter(|(_, total)| total.1 == 0).for_each(|(cell, _)| *cell = Cell::ZERO);
                 out
             }
             Op::Repeat(a, _) => {
@@ -214,7 +277,20 @@ impl Analysis<'_> {
                 });
                 out
             }
+            Op::Detach(a) => cells[a.index()].clone(),
             Op::Cast(a, dtype) => self.cast(id, operand(a), Format::of(dtype)),
+        }
+    }
+
+    fn store(&self, id: NodeId, format: Format, expanded: bool, cells: &mut [Cell]) {
+        let mean = matches!(self.graph.node(id).op, Op::Reduce(Reduce::Mean | Reduce::Moment, ..));
+        let roundings = if mean { 2.0 } else { 1.0 };
+        for (cell, value) in cells.iter_mut().zip(&self.values.nodes[id.index()]) {
+            let magnitude = cell.magnitude;
+            *cell = self.machine.stored(*value, *cell, format, roundings);
+            if expanded {
+                cell.magnitude = cell.magnitude.max(magnitude);
+            }
         }
     }
 
@@ -304,8 +380,9 @@ fn zero_signs(graph: &Graph) -> Vec<ZeroSign> {
                     Plus
                 }
             }
-            Op::Count(_) | Op::Unary(Unary::Square | Unary::Sqrt | Unary::Rsqrt, _) => Plus,
-            Op::Unary(Unary::Neg, a) => {
+            Op::Count(_) | Op::Unary(Unary::Square | Unary::Sqrt | Unary::Rsqrt | Unary::Exp, _) => Plus,
+            Op::Unary(Unary::Log, _) => Plus,
+            Op::Unary(Unary::Neg | Unary::Tanh | Unary::Erf, a) => {
                 if of(a) == Open {
                     Open
                 } else {
@@ -324,7 +401,7 @@ fn zero_signs(graph: &Graph) -> Vec<ZeroSign> {
                     Open
                 }
             }
-            Op::Binary(Binary::Sub, ..) | Op::Select { .. } | Op::Extend { .. } => Open,
+            Op::Binary(Binary::Sub, ..) | Op::Select { .. } | Op::Contract(..) | Op::Overlap(..) => Open,
             Op::Reduce(_, a, _) => {
                 if of(a) == Plus {
                     Plus
@@ -332,7 +409,7 @@ fn zero_signs(graph: &Graph) -> Vec<ZeroSign> {
                     Open
                 }
             }
-            Op::Head { of: a, .. } | Op::Repeat(a, _) | Op::Cast(a, _) => of(a),
+            Op::Window(a, _) | Op::Repeat(a, _) | Op::Cast(a, _) | Op::Detach(a) => of(a),
         };
         signs.push(sign);
     }
