@@ -16,7 +16,12 @@ pub enum Param<'a, R> {
     Owned(Vec<R>),
 }
 
-impl<R: Real> Param<'_, R> {
+impl<'a, R: Real> Param<'a, R> {
+    /// A tensor of one row.
+    fn new(input: &Input<'a, R>) -> Self {
+        input.lying(0).map_or_else(|| Param::Owned(values(input)), Param::Lying)
+    }
+
     /// Its values.
     #[inline(always)]
     pub fn source(&self) -> Source<'_, R> {
@@ -67,7 +72,7 @@ pub fn eps(call: &Call<'_>) -> Result<f64, Refusal> {
 ///
 /// # Errors
 /// If one is negative.
-pub fn sizes(name: &str, tensor: &Tensor<'_>) -> Result<Vec<usize>, Refusal> {
+pub fn sizes(name: &str, tensor: &Tensor<'_>) -> Result<SmallVec<[usize; 6]>, Refusal> {
     let size = |&size: &i64| {
         usize::try_from(size).map_err(|_| Refusal::Failed(format!("`{name}` has a negative size, {size}")))
     };
@@ -102,8 +107,7 @@ pub fn param<'a, D: Element>(
     expect_sizes(name, &tensor, sizes)?;
     check_param_type::<D>(name, &tensor)?;
     if tensor.dtype == D::Real::DTYPE {
-        let input = whole::<D::Real>(name, &tensor)?;
-        return Ok(input.lying(0).map_or_else(|| Param::Owned(values(&input)), Param::Lying));
+        return Ok(Param::new(&whole::<D::Real>(name, &tensor)?));
     }
     Ok(Param::Owned(values(&whole::<D>(name, &tensor)?)))
 }
@@ -112,14 +116,13 @@ pub fn param<'a, D: Element>(
 ///
 /// # Errors
 /// If its size or type is another.
-pub fn running<D: Element>(name: &str, tensor: &Tensor<'_>, channels: i64) -> Result<Vec<f64>, Refusal> {
+pub fn running<'a, D: Element>(name: &str, tensor: &Tensor<'a>, channels: i64) -> Result<Param<'a, D::Real>, Refusal> {
     expect_sizes(name, tensor, &[channels])?;
     if tensor.dtype != D::DTYPE.statistics() {
         let expected = D::DTYPE.statistics();
         return Err(Refusal::Failed(format!("`{name}` has dtype {}, expected {expected}", tensor.dtype)));
     }
-    let values = values(&whole::<D::Real>(name, tensor)?);
-    Ok(values.into_iter().map(Real::to_f64).collect())
+    Ok(Param::new(&whole::<D::Real>(name, tensor)?))
 }
 
 /// A tensor as one row.

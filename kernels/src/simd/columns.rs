@@ -1,13 +1,14 @@
 //! The reduction for data whose rows lie across it: sums of each column of a few rows.
 
-use super::{Element, Isa, Lanes, Load, Real, Sink, Source, Store};
+use super::{CACHE_LINE, Element, Isa, Lanes, Load, Real, Sink, Source, Store};
 
 /// Vectors of a row whose sums are taken together, if they stay in registers: so many chains of additions hide the
 /// latency of one.
 pub const STRIP: usize = 4;
 
-/// Bytes of the rows that are taken together: they stay in the first-level cache while strip after strip is added up.
-const NEAR_BYTES: usize = 16 << 10;
+/// Rows that are taken together, strip after strip, if one strip is not a whole row: so few are read in the order of
+/// memory, nearly, and their sums are worth loading and storing.
+const TOGETHER: usize = 8;
 
 /// Rows of one length, at equal distances.
 #[derive(Clone, Copy)]
@@ -39,21 +40,20 @@ pub fn sum_columns<S: Isa, D: Element, const N: usize, const K: usize>(
     for sums in sums.iter() {
         assert!(sums.len() == width);
     }
-    let mut pitch = width.max(1);
     for row in &rows {
         assert!(count == 0 || (count - 1) * row.pitch + width <= row.source.len());
-        pitch = pitch.max(row.pitch);
     }
     let to = sums.each_mut().map(|sums| Sink::from(&mut **sums));
-    let near = (NEAR_BYTES / (pitch * N * size_of::<D>())).max(4);
+    let near = if width <= STRIP * lanes { count.max(1) } else { TOGETHER };
+    // Sums and constants of a long strip are more than 16 registers.
+    let is_long = K <= 2 || lanes * size_of::<D::Real>() == CACHE_LINE;
     let mut start = 0;
     while start < count {
         let block = Block { rows, range: [start, count.min(start + near)], constants: [first, second], to: &to };
         let mut i = 0;
         // SAFETY: the loops' conditions, and the assertions above.
         unsafe {
-            // More sums than registers would be no gain.
-            if K <= 2 {
+            if is_long {
                 while i + STRIP * lanes <= width {
                     block.strip::<S, STRIP>(simd, i, add);
                     i += STRIP * lanes;
@@ -113,8 +113,6 @@ impl<D: Element, const N: usize, const K: usize> Block<'_, '_, D, N, K> {
                     let mut items = [zero; N];
                     for (item, &Column { source, pitch }) in items.iter_mut().zip(&self.rows) {
                         let at = row * pitch + i + v * lanes;
-                        // The next rows that are taken together.
-                        source.prefetch(at + (end - start) * pitch);
                         *item = source.load(simd, at);
                     }
                     *totals = add(items, *constants, *totals);

@@ -212,44 +212,6 @@ impl Fetch for () {
     }
 }
 
-/// A run that asks, as it is read, for what lies some elements further on: the next to be read after this run, so that
-/// reading it overlaps with writing the results of this one.
-#[derive(Clone, Copy)]
-pub struct Ahead<'a, E> {
-    source: Source<'a, E>,
-    distance: usize,
-}
-
-impl<'a, E: Element> Source<'a, E> {
-    /// The run, asking for what lies `distance` elements further on, if there is anything.
-    #[inline(always)]
-    pub fn ahead(self, distance: usize) -> Ahead<'a, E> {
-        Ahead { source: self, distance }
-    }
-}
-
-impl<S: Isa, E: Element> Load<S, E::Real> for Ahead<'_, E> {
-    type Item = Lanes<S, E::Real>;
-
-    #[inline(always)]
-    fn extent(&self) -> Option<usize> {
-        Some(self.source.len())
-    }
-
-    #[inline(always)]
-    unsafe fn load(&self, simd: S, index: usize) -> Self::Item {
-        self.source.prefetch(index + self.distance);
-        // SAFETY: the caller's promise.
-        unsafe { self.source.load(simd, index) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_head(&self, simd: S, index: usize, count: usize) -> Self::Item {
-        // SAFETY: the caller's promise.
-        unsafe { self.source.load_head(simd, index, count) }
-    }
-}
-
 /// An array of at least one value. Unlike the standard library's functions for that, it is sure to be inlined, as
 /// [`Task::run`](super::Task::run) demands.
 #[inline(always)]

@@ -11,6 +11,7 @@ mod isa;
 mod lanes;
 mod load;
 mod run;
+mod short;
 mod stages;
 mod store;
 
@@ -27,7 +28,8 @@ pub use isa::{CACHE_LINE, Isa, fence};
 pub use lanes::{Lanes, Real};
 pub use load::{Cached, Fetch, Load, Splat, array};
 pub use run::{Sink, Source};
-pub use stages::{map, map_and_fetch, map_short, sum};
+pub use short::{map_rows, sum_rows};
+pub use stages::{map, map_and_fetch, sum};
 pub use store::{Discard, Kept, Slot, Store};
 
 /// An instruction set that the kernels are compiled for.

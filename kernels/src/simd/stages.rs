@@ -117,18 +117,6 @@ fn whole_lines<S: Isa, R: Real, T: Store<S, R>>(first: usize, n: usize) -> Range
     first..first + (n - first) / line * line
 }
 
-/// [`map`] for runs of a few vectors: without cache lines, which take longer to find than to write.
-#[inline(always)]
-pub fn map_short<S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>>(
-    simd: S,
-    from: L,
-    to: T,
-    compute: impl Fn(L::Item) -> T::Item,
-) {
-    let n = common([from.extent(), to.extent()]).unwrap_or(0);
-    map_range(simd, 0..n, &from, &to, &compute);
-}
-
 /// The elements of a range within the extent.
 #[inline(always)]
 fn map_range<S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>>(

@@ -61,13 +61,20 @@ fn check_both(operator: &Operator, x: Vec<f64>, limit: f64) {
     }
 }
 
-/// Blocks of sums and what is left of them: more than 64 samples, rows folded into longer ones, several segments.
+/// Blocks of sums and what is left of them: 64 samples and more, rows folded into longer ones, several segments, more
+/// short channels than are taken together.
 #[test]
 fn sums_in_parts() {
     on_each_instruction_set(|| {
-        for (shape, groups) in
-            [(&[3, 6, 37, 41], 2), (&[70, 4, 7, 7], 2), (&[2, 72, 9, 9], 8), (&[1, 3, 130, 131], 1), (&[5, 2, 1, 3], 1)]
-        {
+        for (shape, groups) in [
+            (&[3, 6, 37, 41], 2),
+            (&[70, 4, 7, 7], 2),
+            (&[2, 72, 9, 9], 8),
+            (&[1, 3, 130, 131], 1),
+            (&[5, 2, 1, 3], 1),
+            (&[64, 3, 1, 2], 3),
+            (&[2, 150, 5, 7], 75),
+        ] {
             for name in OPERATORS {
                 let operator = operator(name, shape, groups);
                 check_both(&operator, single(noise(3, operator.len())), 8.0);

@@ -2,21 +2,20 @@
 
 use std::ops::Range;
 
-use super::stages::{Located, Outcome, SET, Stages, Summed};
-use super::{Parameters, SetKernel, Weights};
+use super::stages::{Channels, Located, Outcome, SET, Stages, Summed, inverse, rounded};
+use super::{Parameters, SetKernel};
 use crate::cpu::moments::{Attempt, Moments, Scaling, Total, attempt};
 use crate::simd::{Element, Isa, Lanes, Real, Sink, Source, map, sum};
 
 /// Normalization by a set's own moments, backward: records each chunk's share of `dweight` and `dbias`.
 pub struct Backward<'a, R> {
     parameters: &'a Parameters<'a, R>,
-    weights: Weights,
 }
 
 impl<'a, R: Real> Backward<'a, R> {
     /// With the parameters of a call.
     pub fn new(parameters: &'a Parameters<'a, R>) -> Self {
-        Backward { parameters, weights: Weights::new(parameters) }
+        Backward { parameters }
     }
 }
 
@@ -61,43 +60,60 @@ impl<R: Real> Stages<R, 2, 4, 4> for Backward<'_, R> {
             Ok(located) => located,
             Err(outcome) => return outcome,
         };
-        let rstd = located.rstd;
-        if !self.weights.fit::<R>(rstd) {
-            return Outcome::Gather;
-        }
-        let scaled = rstd / set.origin.scale.to_f64();
+        let [_, _, dbias, dot] = set.parts;
         let (mut a, mut b) = (Total::default(), Total::default());
-        for ((&[_, _, dbias, dot], record), channel) in set.parts.iter().zip(record).zip(set.channels.clone()) {
-            let dweight = (dot - located.delta * dbias) * scaled;
-            if !dweight.is_finite() {
-                // Whether it is, shows when x_hat is known.
-                return Outcome::Gather;
-            }
-            *record = [dweight, dbias];
+        let mut fits = true;
+        for (i, (record, channel)) in record.iter_mut().zip(set.channels.clone()).enumerate() {
+            let dweight = dweight(&located, set.origin.scale, dot[i], dbias[i]);
+            // Whether it is finite, shows when x_hat is known.
+            fits &= dweight.is_finite();
+            *record = [dweight, dbias[i]];
             let weight = self.parameters.weight.source().get(channel).to_f64();
-            a.add(weight * dbias);
+            a.add(weight * dbias[i]);
             b.add(weight * dweight);
         }
-        // dx = (g - mean(g) - x_hat * mean(g * x_hat)) * rstd, with g = dy * weight, put in order of dy and x - hi.
-        let slope = b.get() * set.share * rstd;
-        let factor = slope * rstd;
-        let term = located.lo * factor - a.get() * set.share * rstd;
-        let is_normal = |value: f64| R::from_f64(value).to_f64().abs() >= R::LEAST;
-        if !term.is_finite() || (is_normal(slope) && !is_normal(factor)) || !R::from_f64(factor).to_f64().is_finite() {
-            return Outcome::Gather;
-        }
-        Outcome::Ready([located.hi, -factor, term, rstd])
+        let (set, fit) = slopes::<R>(&located, a.get() * set.share, b.get() * set.share);
+        if fits & fit { Outcome::Ready(set) } else { Outcome::Gather }
     }
 
     #[inline(always)]
-    fn constants(&self, &[hi, factor, term, rstd]: &[f64; SET], first: usize, to: &mut [Vec<R>; 4], at: Range<usize>) {
-        let [weight, _] = self.parameters.of(first, at.len());
-        for (i, at) in at.enumerate() {
-            let values = [hi, factor, term, weight.get(i).to_f64() * rstd];
-            for (to, value) in to.iter_mut().zip(values) {
-                to[at] = R::from_f64(value);
-            }
+    fn finish_channels(&self, sets: Channels<'_, R, 4>, record: &mut [[f64; 2]], to: [&mut [R]; 4]) -> bool {
+        let count = record.len();
+        let sets = sets.checked(count);
+        let [_, _, dbias, dot] = sets.sums;
+        let [hi, factor, term, weights] = to;
+        let (hi, factor, term, weights) =
+            (&mut hi[..count], &mut factor[..count], &mut term[..count], &mut weights[..count]);
+        let [weight, _] = self.parameters.of(sets.first, count);
+        let mut all = true;
+        for i in 0..count {
+            let (located, suffices) = Located::at(&sets, i, self.parameters.eps, true);
+            let weight = weight.get(i);
+            let dweight = dweight(&located, sets.origins[1][i], dot[i], dbias[i]);
+            // Totals of one part, which are never -0: bit by bit what `finish` has.
+            let (a, b) = (0.0 + weight.to_f64() * dbias[i], 0.0 + weight.to_f64() * dweight);
+            let (set, fits) = slopes::<R>(&located, a * sets.share, b * sets.share);
+            let (values, fit) = constants(&set, weight);
+            record[i] = [dweight, dbias[i]];
+            [hi[i], factor[i], term[i], weights[i]] = values;
+            all &= suffices & dweight.is_finite() & fits & fit;
         }
+        all
+    }
+
+    #[inline(always)]
+    fn constants(&self, set: &[f64; SET], first: usize, to: [&mut [R]; 4]) -> bool {
+        let [hi, factor, term, weights] = to;
+        let count = hi.len();
+        let (factor, term, weights) = (&mut factor[..count], &mut term[..count], &mut weights[..count]);
+        let [weight, _] = self.parameters.of(first, count);
+        let mut all = true;
+        for i in 0..count {
+            let (values, fits) = constants(set, weight.get(i));
+            [hi[i], factor[i], term[i], weights[i]] = values;
+            all &= fits;
+        }
+        all
     }
 
     /// The limit: two loads and a store; else bandwidth.
@@ -105,6 +121,32 @@ impl<R: Real> Stages<R, 2, 4, 4> for Backward<'_, R> {
     fn compute<S: Isa>([dy, x]: [Lanes<S, R>; 2], [hi, factor, term, weight]: [Lanes<S, R>; 4]) -> Lanes<S, R> {
         dy.mul_add(weight, (x - hi).mul_add(factor, term))
     }
+}
+
+/// `sum(dy * x_hat)`, from that of `dy * d`, and of `dy`.
+#[inline(always)]
+fn dweight<R: Real>(located: &Located, scale: R, dot: f64, dbias: f64) -> f64 {
+    (dot - located.delta * dbias) * (located.rstd * inverse(scale.to_f64()))
+}
+
+/// `dx = (g - a - x_hat * b) * rstd`, with `g = dy * weight`, `a` its mean and `b` that of `g * x_hat`, put in order of
+/// `dy` and `x - hi`; and whether all factors are as good.
+#[inline(always)]
+fn slopes<R: Real>(&Located { hi, lo, rstd, .. }: &Located, a: f64, b: f64) -> ([f64; SET], bool) {
+    let slope = b * rstd;
+    let factor = slope * rstd;
+    let term = lo * factor - a * rstd;
+    let size = |value: f64| R::from_f64(value).to_f64().abs();
+    let fits = (size(slope) < R::LEAST) | (size(factor) >= R::LEAST);
+    ([hi, -factor, term, rstd], fits & term.is_finite() & (size(factor) < f64::INFINITY))
+}
+
+/// The constants of one channel, and whether its weight is as good as two factors.
+#[inline(always)]
+fn constants<R: Real>(&[hi, factor, term, rstd]: &[f64; SET], weight: R) -> ([R; 4], bool) {
+    let weight = weight.to_f64();
+    let (weight, fits) = rounded(weight * rstd, weight);
+    ([R::from_f64(hi), R::from_f64(factor), R::from_f64(term), weight], fits)
 }
 
 struct BackwardSet<'a, D: Element> {

@@ -19,6 +19,7 @@
 //!
 //! **Source.** Ioffe, Szegedy: Batch Normalization, arXiv:1502.03167.
 
+use super::running::Batch;
 use super::{Backward, Division, Forward, Running, Sets, run, write_params};
 use crate::abi::{Call, Refusal};
 use crate::cpu::arguments::for_data_type;
@@ -50,9 +51,8 @@ fn forward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
         Some(_) => 1.0 / (call.integer("num_batches_tracked")? as f64 + 1.0),
     };
     let record = run(&sets, &[sets.input::<D>("x")?], &sets.output("y")?, &Forward::new(&sets.parameters));
-    let n = count as f64;
-    let unbiased = |channel: usize| [record[channel][0], record[channel][1] * (n / (n - 1.0))];
-    running.map_or(Ok(()), |running| running.update(factor, (count > 0).then_some(unbiased)))
+    let batch = Batch { totals: &record, samples: 1.0, count: count as f64 };
+    running.map_or(Ok(()), |running| running.update(factor, (count > 0).then_some(&batch)))
 }
 
 fn backward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {

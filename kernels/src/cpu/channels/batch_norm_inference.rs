@@ -15,10 +15,10 @@
 use std::ops::Range;
 
 use super::forward::affine;
-use super::stages::{Origin, Outcome, SET, Stages, Summed};
+use super::stages::{Channels, Origin, Outcome, SET, Stages, Summed, rounded};
 use super::{Division, Parameters, SetKernel, Sets, run, write_params};
 use crate::abi::{Call, Refusal};
-use crate::cpu::arguments::{for_data_type, running};
+use crate::cpu::arguments::{Param, for_data_type, running};
 use crate::simd::{self, Element, InstructionSet, Isa, Lanes, Real, Sink, Source, Task, map, sum};
 
 /// `x`, `weight`?, `bias`?, `running_mean`, `running_var` -> `y`
@@ -40,7 +40,7 @@ pub fn backward(call: &Call<'_>) -> Result<(), Refusal> {
 /// The statistics, per channel.
 struct Inference<'a, R> {
     parameters: &'a Parameters<'a, R>,
-    mean: Vec<R>,
+    mean: Param<'a, R>,
     rstd: Vec<R>,
     /// `weight * rstd`, rounded once.
     factor: Vec<R>,
@@ -49,18 +49,19 @@ struct Inference<'a, R> {
 }
 
 impl<'a, R: Real> Inference<'a, R> {
-    fn new<D: Element<Real = R>>(call: &Call<'_>, sets: &'a Sets<'a, R>) -> Result<Self, Refusal> {
+    fn new<D: Element<Real = R>>(call: &Call<'a>, sets: &'a Sets<'a, R>) -> Result<Self, Refusal> {
         let channels = sets.channels as i64;
         let read = |name| running::<D>(name, &call.required_input(name)?, channels);
         let mut inference = Inference {
             parameters: &sets.parameters,
-            mean: read("running_mean")?.into_iter().map(R::from_f64).collect(),
+            mean: read("running_mean")?,
             rstd: vec![R::default(); sets.channels],
             factor: vec![R::default(); sets.channels],
             fits: true,
         };
         let variance = read("running_var")?;
-        simd::run(InstructionSet::current(), Factors { inference: &mut inference, variance: &variance });
+        let variance = variance.source();
+        simd::run(InstructionSet::current(), Factors { inference: &mut inference, variance });
         Ok(inference)
     }
 }
@@ -68,21 +69,24 @@ impl<'a, R: Real> Inference<'a, R> {
 /// Finds the factors of all channels.
 struct Factors<'a, 'b, R> {
     inference: &'b mut Inference<'a, R>,
-    variance: &'b [f64],
+    variance: Source<'b, R>,
 }
 
 impl<R: Real> Task for Factors<'_, '_, R> {
     #[inline(always)]
     fn run<S: Isa>(self, _: S) {
         let Inference { parameters, rstd, factor, fits, .. } = self.inference;
-        let [weight, _] = parameters.of(0, self.variance.len());
+        let count = rstd.len();
+        let factor = &mut factor[..count];
+        let (variance, _) = self.variance.split_at(count);
+        let [weight, _] = parameters.of(0, count);
         let mut all = true;
-        for (i, ((variance, rstd), factor)) in self.variance.iter().zip(rstd).zip(factor).enumerate() {
-            let exact = 1.0 / (variance + parameters.eps).sqrt();
+        for i in 0..count {
+            let exact = 1.0 / (variance.get(i).to_f64() + parameters.eps).sqrt();
             let weight = weight.get(i).to_f64();
-            (*rstd, *factor) = (R::from_f64(exact), R::from_f64(weight * exact));
-            let size = factor.to_f64().abs();
-            all &= ((size >= R::LEAST) & (size < f64::INFINITY)) | ((size == 0.0) & (weight == 0.0));
+            let (rounded, fit) = rounded(weight * exact, weight);
+            (rstd[i], factor[i]) = (R::from_f64(exact), rounded);
+            all &= fit;
         }
         *fits = all;
     }
@@ -117,15 +121,20 @@ impl<R: Real> Stages<R, 1, 0, 3> for Inference<'_, R> {
     }
 
     #[inline(always)]
-    fn constants(&self, _: &[f64; SET], first: usize, to: &mut [Vec<R>; 3], at: Range<usize>) {
-        let [mean, factor, term] = to;
-        let channels = first..first + at.len();
-        mean[at.clone()].copy_from_slice(&self.mean[channels.clone()]);
-        factor[at.clone()].copy_from_slice(&self.factor[channels]);
-        let [_, bias] = self.parameters.of(first, at.len());
-        for (i, term) in term[at].iter_mut().enumerate() {
-            *term = bias.get(i);
+    fn finish_channels(&self, sets: Channels<'_, R, 0>, _: &mut [[f64; 2]], to: [&mut [R]; 3]) -> bool {
+        Stages::<R, 1, 0, 3>::constants(self, &[0.0; SET], sets.first, to)
+    }
+
+    #[inline(always)]
+    fn constants(&self, _: &[f64; SET], first: usize, [mean, factor, term]: [&mut [R]; 3]) -> bool {
+        let count = mean.len();
+        let (all, term) = (self.mean.source().part(first..first + count), &mut term[..count]);
+        let [_, bias] = self.parameters.of(first, count);
+        for i in 0..count {
+            (mean[i], term[i]) = (all.get(i), bias.get(i));
         }
+        factor.copy_from_slice(&self.factor[first..first + count]);
+        true
     }
 
     #[inline(always)]
@@ -148,7 +157,7 @@ impl<D: Element> SetKernel<D, 1> for Inference<'_, D::Real> {
         _: &mut [[f64; 2]],
     ) {
         let channel = channels.start;
-        let [mean, rstd] = [self.mean[channel], self.rstd[channel]].map(|value| Lanes::splat(simd, value));
+        let [mean, rstd] = [self.mean.source().get(channel), self.rstd[channel]].map(|value| Lanes::splat(simd, value));
         let (weight, bias) = (self.parameters.weight(simd, channel), self.parameters.bias(simd, channel));
         map(simd, x, y, |x| ((x - mean) * rstd).mul_add(weight, bias));
     }
@@ -172,7 +181,7 @@ impl<R: Real> Stages<R, 2, 2, 1> for Inference<'_, R> {
 
     /// The sums are taken of `x_hat`.
     fn origin(&self, channel: usize) -> Option<Origin<R>> {
-        Some(Origin { shift: self.mean[channel], scale: self.rstd[channel] })
+        Some(Origin { shift: self.mean.source().get(channel), scale: self.rstd[channel] })
     }
 
     #[inline(always)]
@@ -186,13 +195,26 @@ impl<R: Real> Stages<R, 2, 2, 1> for Inference<'_, R> {
 
     #[inline(always)]
     fn finish(&self, set: Summed<'_, R, 2>, record: &mut [[f64; 2]]) -> Outcome<R> {
-        record.copy_from_slice(set.parts);
+        for (i, record) in record.iter_mut().enumerate() {
+            *record = [set.parts[0][i], set.parts[1][i]];
+        }
         Outcome::Ready([0.0; SET])
     }
 
     #[inline(always)]
-    fn constants(&self, _: &[f64; SET], first: usize, [to]: &mut [Vec<R>; 1], at: Range<usize>) {
-        to[at.clone()].copy_from_slice(&self.factor[first..first + at.len()]);
+    fn finish_channels(&self, sets: Channels<'_, R, 2>, record: &mut [[f64; 2]], to: [&mut [R]; 1]) -> bool {
+        let sets = sets.checked(record.len());
+        let [dweight, dbias] = sets.sums;
+        for (i, record) in record.iter_mut().enumerate() {
+            *record = [dweight[i], dbias[i]];
+        }
+        Stages::<R, 2, 2, 1>::constants(self, &[0.0; SET], sets.first, to)
+    }
+
+    #[inline(always)]
+    fn constants(&self, _: &[f64; SET], first: usize, [to]: [&mut [R]; 1]) -> bool {
+        to.copy_from_slice(&self.factor[first..first + to.len()]);
+        true
     }
 
     #[inline(always)]
@@ -214,7 +236,7 @@ impl<D: Element> SetKernel<D, 2> for Inference<'_, D::Real> {
         record: &mut [[f64; 2]],
     ) {
         let channel = channels.start;
-        let [mean, rstd] = [self.mean[channel], self.rstd[channel]].map(|value| Lanes::splat(simd, value));
+        let [mean, rstd] = [self.mean.source().get(channel), self.rstd[channel]].map(|value| Lanes::splat(simd, value));
         let weight = self.parameters.weight(simd, channel);
         record[0] =
             sum(simd, (dy, x), |(dy, x), [dweight, dbias]| [dy.mul_add((x - mean) * rstd, dweight), dbias + dy]);

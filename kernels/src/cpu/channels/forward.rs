@@ -2,21 +2,20 @@
 
 use std::ops::Range;
 
-use super::stages::{Located, Outcome, SET, Stages, Summed};
-use super::{Parameters, SetKernel, Weights};
+use super::stages::{Channels, Located, Outcome, SET, Stages, Summed, rounded};
+use super::{Parameters, SetKernel};
 use crate::cpu::moments::{Attempt, Moments, Scaling, attempt};
 use crate::simd::{Element, Isa, Lanes, Real, Sink, Source, map};
 
 /// Normalization by a set's own moments, forward: records mean and biased variance of the set with its first chunk.
 pub struct Forward<'a, R> {
     parameters: &'a Parameters<'a, R>,
-    weights: Weights,
 }
 
 impl<'a, R: Real> Forward<'a, R> {
     /// With the parameters of a call.
     pub fn new(parameters: &'a Parameters<'a, R>) -> Self {
-        Forward { parameters, weights: Weights::new(parameters) }
+        Forward { parameters }
     }
 }
 
@@ -49,28 +48,45 @@ impl<R: Real> Stages<R, 1, 2, 3> for Forward<'_, R> {
     #[inline(always)]
     fn finish(&self, set: Summed<'_, R, 2>, record: &mut [[f64; 2]]) -> Outcome<R> {
         match Located::new(&set, self.parameters.eps, false) {
-            Ok(located) if self.weights.fit::<R>(located.rstd) => {
+            Ok(located) => {
                 record[0] = [located.mean, located.variance];
                 Outcome::Ready([located.hi, located.lo, located.rstd, 0.0])
             }
-            Ok(_) => Outcome::Gather,
             Err(outcome) => outcome,
         }
     }
 
     #[inline(always)]
-    fn constants(&self, &[hi, lo, rstd, _]: &[f64; SET], first: usize, to: &mut [Vec<R>; 3], at: Range<usize>) {
-        let [mean, factors, terms] = to;
-        let (mean, factors, terms) = (&mut mean[at.clone()], &mut factors[at.clone()], &mut terms[at]);
-        let hi = R::from_f64(hi);
-        let [weight, bias] = self.parameters.of(first, mean.len());
-        for (i, ((to_mean, to_factor), to_term)) in mean.iter_mut().zip(factors).zip(terms).enumerate() {
-            let (factor, bias) = (weight.get(i).to_f64() * rstd, bias.get(i).to_f64());
-            *to_mean = hi;
-            *to_factor = R::from_f64(factor);
-            // Where nothing was lost, -0 stays what it is.
-            *to_term = R::from_f64(if lo == 0.0 { bias } else { bias - lo * factor });
+    fn finish_channels(&self, sets: Channels<'_, R, 2>, record: &mut [[f64; 2]], to: [&mut [R]; 3]) -> bool {
+        let count = record.len();
+        let sets = sets.checked(count);
+        let [mean, factor, term] = to;
+        let (mean, factor, term) = (&mut mean[..count], &mut factor[..count], &mut term[..count]);
+        let [weight, bias] = self.parameters.of(sets.first, count);
+        let mut all = true;
+        for i in 0..count {
+            let (located, suffices) = Located::at(&sets, i, self.parameters.eps, false);
+            let (values, fits) = constants([located.hi, located.lo, located.rstd], weight.get(i), bias.get(i));
+            record[i] = [located.mean, located.variance];
+            [mean[i], factor[i], term[i]] = values;
+            all &= suffices & fits;
         }
+        all
+    }
+
+    #[inline(always)]
+    fn constants(&self, &[hi, lo, rstd, _]: &[f64; SET], first: usize, to: [&mut [R]; 3]) -> bool {
+        let [mean, factor, term] = to;
+        let count = mean.len();
+        let (factor, term) = (&mut factor[..count], &mut term[..count]);
+        let [weight, bias] = self.parameters.of(first, count);
+        let mut all = true;
+        for i in 0..count {
+            let (values, fits) = constants([hi, lo, rstd], weight.get(i), bias.get(i));
+            [mean[i], factor[i], term[i]] = values;
+            all &= fits;
+        }
+        all
     }
 
     #[inline(always)]
@@ -79,9 +95,19 @@ impl<R: Real> Stages<R, 1, 2, 3> for Forward<'_, R> {
     }
 }
 
+/// Mean, factor and term of [`affine`], and whether the factor is a normal number.
+#[inline(always)]
+fn constants<R: Real>([hi, lo, rstd]: [f64; 3], weight: R, bias: R) -> ([R; 3], bool) {
+    let (weight, bias) = (weight.to_f64(), bias.to_f64());
+    let exact = weight * rstd;
+    let (factor, fits) = rounded(exact, weight);
+    // Where nothing was lost, -0 stays what it is.
+    let term = if lo == 0.0 { bias } else { bias - lo * exact };
+    ([R::from_f64(hi), factor, R::from_f64(term)], fits)
+}
+
 /// `(x - mean) * factor + term`, where `factor` is `weight / sqrt(variance + eps)`, and `term` the bias and what rounding
-/// the mean lost: fewer roundings than one operation after the other, as long as the factor is a normal number (see
-/// [`Weights`]).
+/// the mean lost: fewer roundings than one operation after the other, as long as the factor is a normal number.
 ///
 /// The limit: a load and a store; else bandwidth.
 #[inline(always)]

@@ -17,10 +17,10 @@
 //!
 //! **Source.** Ulyanov, Vedaldi, Lempitsky: Instance Normalization, arXiv:1607.08022.
 
-use super::{Backward, Division, Forward, Running, Sets, run, write_params};
+use super::running::Batch;
+use super::{Backward, Division, Forward, Running, Sets, add_up, run, write_params};
 use crate::abi::{Call, Refusal};
 use crate::cpu::arguments::for_data_type;
-use crate::cpu::moments::Total;
 use crate::simd::Element;
 
 /// `x`, `weight`?, `bias`?, `running_mean`?, `running_var`? -> `y`, `new_running_mean`?, `new_running_var`?
@@ -50,18 +50,10 @@ fn forward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
     let running = Running::new::<D>(call, sets.channels as i64, count)?;
     let momentum = if running.is_some() { call.real("momentum")? } else { 0.0 };
     let record = run(&sets, &[sets.input::<D>("x")?], &sets.output("y")?, &Forward::new(&sets.parameters));
-    let n = count as f64;
-    let mean_over_samples = |channel: usize| {
-        let samples = record.iter().skip(channel).step_by(sets.channels);
-        let mut totals = [Total::default(); 2];
-        samples.for_each(|[mean, variance]| {
-            totals[0].add(*mean);
-            totals[1].add(*variance);
-        });
-        let [mean, variance] = totals.map(|total| total.get() / sets.batch as f64);
-        [mean, variance * (n / (n - 1.0))]
-    };
-    running.map_or(Ok(()), |running| running.update(momentum, (count > 0).then_some(mean_over_samples)))
+    let Some(running) = running else { return Ok(()) };
+    let totals = add_up(&record, sets.channels);
+    let batch = Batch { totals: &totals, samples: sets.batch as f64, count: count as f64 };
+    running.update(momentum, (count > 0).then_some(&batch))
 }
 
 fn backward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {

@@ -8,13 +8,18 @@
 use std::ops::Range;
 
 use super::gathered::SetKernel;
-use super::stages::{Origin, Outcome, SET, Stages, Summed};
+use super::stages::{Channels, Origin, Outcome, SET, Stages, Summed};
 use super::{Division, Job, Steps};
 use crate::cpu::parallel;
 use crate::simd::{self, CACHE_LINE, Column, Element, Isa, Real, STRIP, Sink, Source, Task, fence, map, sum_columns};
 
 /// Rows that are added up in the working precision.
 const BLOCK: usize = 64;
+
+/// Bytes of the rows that are added up before they are mapped, if the map need not wait: a part of the first-level cache;
+/// and such rows at least.
+const NEAR_BYTES: usize = 16 << 10;
+const NEAR_ROWS: usize = 8;
 
 /// The most segments of a unit.
 const SEGMENTS: usize = 16;
@@ -55,15 +60,13 @@ struct Lying {
 }
 
 /// What a thread needs for a unit.
-struct Room<R, const K: usize, const P: usize> {
+struct Room<R, const P: usize> {
     /// Shift and scale, of a row for sums.
     origins: [Vec<R>; 2],
     /// Of a row for the map.
     constants: [Vec<R>; P],
     /// Per segment, then per sum, then per channel.
     totals: Vec<f64>,
-    channels: Vec<[f64; K]>,
-    sets: Vec<[f64; SET]>,
 }
 
 impl<'a, D: Element, O, const N: usize> Rows<'a, D, O, N> {
@@ -175,7 +178,7 @@ impl<'a, D: Element, O, const N: usize> Rows<'a, D, O, N> {
         });
     }
 
-    fn room<const K: usize, const P: usize>(&self) -> Room<D::Real, K, P>
+    fn room<const K: usize, const P: usize>(&self) -> Room<D::Real, P>
     where
         O: Stages<D::Real, N, K, P>,
     {
@@ -185,8 +188,6 @@ impl<'a, D: Element, O, const N: usize> Rows<'a, D, O, N> {
             origins: [D::Real::default(), D::Real::from_f64(1.0)].map(|value| vec![value; columns]),
             constants: std::array::from_fn(|_| vec![D::Real::default(); self.wide * channels]),
             totals: vec![0.0; if K > 0 { self.segments() * K * channels } else { 0 }],
-            channels: vec![[0.0; K]; channels],
-            sets: vec![[0.0; SET]; channels / self.members],
         }
     }
 
@@ -194,21 +195,24 @@ impl<'a, D: Element, O, const N: usize> Rows<'a, D, O, N> {
         &self,
         unit: usize,
         threads: usize,
-        room: &mut Room<D::Real, K, P>,
+        room: &mut Room<D::Real, P>,
         record: &mut [[f64; 2]],
     ) where
         O: SetKernel<D, N> + Stages<D::Real, N, K, P>,
     {
         let job = self.job;
         if !O::WAITS {
-            for channel in 0..job.shape.channels {
-                self.place_origin(room, channel, job.kernel.origin(channel).unwrap_or_default());
+            for channel in 0..if K > 0 { job.shape.channels } else { 0 } {
+                self.place_origin(&mut room.origins, channel, job.kernel.origin(channel).unwrap_or_default());
             }
             self.repeat_origins(room);
-            let mut found = Found::All;
             simd::run(job.instructions, Place { rows: self, room });
+            self.repeat_constants(room);
             self.sum(unit, threads, room);
-            simd::run(job.instructions, Finish { rows: self, room, last: true, record, found: &mut found });
+            if K > 0 {
+                let mut found = Found::All;
+                simd::run(job.instructions, Finish { rows: self, room, last: true, record, found: &mut found });
+            }
             return;
         }
         simd::run(job.instructions, Sample { rows: self, unit, room });
@@ -221,12 +225,12 @@ impl<'a, D: Element, O, const N: usize> Rows<'a, D, O, N> {
                 Found::All => break,
                 Found::Farther if !last => {}
                 _ => {
-                    let sets = room.sets.len();
+                    let sets = job.shape.channels / self.members;
                     return job.gather(unit * sets..(unit + 1) * sets, record);
                 }
             }
         }
-        simd::run(job.instructions, Place { rows: self, room });
+        self.repeat_constants(room);
         let (count, size) = (self.places.div_ceil(self.wide), self.wide * job.shape.channels);
         let constants = &room.constants;
         let parts = parallel::divide(threads, count, size).into_iter().map(|range| {
@@ -237,7 +241,7 @@ impl<'a, D: Element, O, const N: usize> Rows<'a, D, O, N> {
     }
 
     /// Sums of all segments.
-    fn sum<const K: usize, const P: usize>(&self, unit: usize, threads: usize, room: &mut Room<D::Real, K, P>)
+    fn sum<const K: usize, const P: usize>(&self, unit: usize, threads: usize, room: &mut Room<D::Real, P>)
     where
         O: SetKernel<D, N> + Stages<D::Real, N, K, P>,
     {
@@ -254,19 +258,18 @@ impl<'a, D: Element, O, const N: usize> Rows<'a, D, O, N> {
 
     /// Makes an origin that of all channels of the set that begins with `first`.
     #[inline(always)]
-    fn place_origin<const K: usize, const P: usize>(
-        &self,
-        room: &mut Room<D::Real, K, P>,
-        first: usize,
-        origin: Origin<D::Real>,
-    ) {
-        for (values, value) in room.origins.iter_mut().zip([origin.shift, origin.scale]) {
+    fn place_origin(&self, origins: &mut [Vec<D::Real>; 2], first: usize, origin: Origin<D::Real>) {
+        for (values, value) in origins.iter_mut().zip([origin.shift, origin.scale]) {
             values[first..first + self.members].fill(value);
         }
     }
 
-    fn repeat_origins<const K: usize, const P: usize>(&self, room: &mut Room<D::Real, K, P>) {
+    fn repeat_origins<const P: usize>(&self, room: &mut Room<D::Real, P>) {
         room.origins.iter_mut().for_each(|values| self.repeat(values));
+    }
+
+    fn repeat_constants<const P: usize>(&self, room: &mut Room<D::Real, P>) {
+        room.constants.iter_mut().for_each(|values| self.repeat(values));
     }
 
     /// Repeats what holds for the channels of one place for those of the other places of a row.
@@ -293,7 +296,7 @@ enum Found {
 struct Sample<'a, 'b, D: Element, O, const N: usize, const K: usize, const P: usize> {
     rows: &'b Rows<'a, D, O, N>,
     unit: usize,
-    room: &'b mut Room<D::Real, K, P>,
+    room: &'b mut Room<D::Real, P>,
 }
 
 impl<D, O, const N: usize, const K: usize, const P: usize> Task for Sample<'_, '_, D, O, N, K, P>
@@ -329,10 +332,14 @@ where
             },
         );
         let share = 1.0 / count as f64;
-        if members == 1 && !O::SCALES {
-            for ((shift, first), total) in room.origins[0].iter_mut().zip(first.iter()).zip(&total) {
-                let mean = D::Real::from_f64(first.to_f64() + total.to_f64() * share);
-                *shift = if mean.to_f64().is_finite() { mean } else { D::Real::default() };
+        if members == 1 {
+            let [shifts, scales] = room.origins.each_mut().map(|values| &mut values[..channels]);
+            let (first, total, squares) = (&first[..channels], &total[..channels], &squares[..channels]);
+            for i in 0..channels {
+                let mean = total[i].to_f64() * share;
+                let variance = squares[i].to_f64() * share - mean * mean;
+                let origin = Origin::near(first[i].to_f64() + mean, variance, O::SCALES);
+                [shifts[i], scales[i]] = [origin.shift, origin.scale];
             }
             return;
         }
@@ -347,7 +354,11 @@ where
                 square += squares[channel].to_f64() * share + apart * (apart + 2.0 * more);
             }
             let mean = mean / members as f64;
-            rows.place_origin(room, set, Origin::near(own + mean, square / members as f64 - mean * mean, O::SCALES));
+            rows.place_origin(
+                &mut room.origins,
+                set,
+                Origin::near(own + mean, square / members as f64 - mean * mean, O::SCALES),
+            );
         }
     }
 }
@@ -373,46 +384,43 @@ where
         let channels = rows.job.shape.channels;
         let columns = rows.narrow * channels;
         let mut sums: [_; K] = std::array::from_fn(|_| vec![D::Real::default(); columns]);
-        // Of a segment, per column.
-        let mut long = vec![0.0; K * columns];
+        // Rows that are still in the first-level cache when they are mapped.
+        let near = if O::WAITS { BLOCK } else { (NEAR_BYTES / (columns * N * size_of::<D>())).clamp(NEAR_ROWS, BLOCK) };
         let first = segments.start;
         for segment in segments {
-            long.fill(0.0);
+            let totals = totals.get_mut((segment - first) * K * channels..).unwrap_or_default();
+            totals.iter_mut().take(K * channels).for_each(|total| *total = 0.0);
             let at = |segment: usize| rows.places.min(segment * rows.segment() * rows.narrow);
             let (mut place, end) = (at(segment), at(segment + 1));
             while place < end {
                 // Rows of a block, or what is left of one row.
                 let whole = ((end - place) / rows.narrow).min(BLOCK);
                 let (count, row) = if whole > 0 { (whole, rows.narrow) } else { (1, end - place) };
-                let next = place + count * row;
-                if K > 0 {
-                    let width = row * channels;
-                    let sources = rows.inputs(unit, place, next - place);
-                    let mut block = [Column { source: sources[0], pitch: 0 }; N];
-                    for (i, block) in block.iter_mut().enumerate() {
-                        *block = Column { source: sources[i], pitch: rows.from[i].place * row };
+                let width = row * channels;
+                for sums in &mut sums {
+                    sums.fill(D::Real::default());
+                }
+                let mut sums = sums.each_mut().map(|sums| &mut sums[..width]);
+                for start in (0..count).step_by(near) {
+                    let count = near.min(count - start);
+                    let place = place + start * row;
+                    if K > 0 {
+                        let sources = rows.inputs(unit, place, count * row);
+                        let mut block = [Column { source: sources[0], pitch: 0 }; N];
+                        for (i, block) in block.iter_mut().enumerate() {
+                            *block = Column { source: sources[i], pitch: rows.from[i].place * row };
+                        }
+                        let origins = [Source::from(&origins[0][..width]), Source::from(&origins[1][..width])];
+                        sum_columns(simd, block, count, origins, &mut sums, |x, origin, sums| O::add(x, origin, sums));
                     }
-                    for sums in &mut sums {
-                        sums.fill(D::Real::default());
-                    }
-                    let mut sums = sums.each_mut().map(|sums| &mut sums[..width]);
-                    let origins = [Source::from(&origins[0][..width]), Source::from(&origins[1][..width])];
-                    sum_columns(simd, block, count, origins, &mut sums, |x, origin, sums| O::add(x, origin, sums));
-                    for (sums, long) in sums.iter().zip(long.chunks_exact_mut(columns)) {
-                        add_to(long, sums);
+                    if !O::WAITS {
+                        map_places(simd, rows, unit, place..place + count * row, constants);
                     }
                 }
-                if !O::WAITS {
-                    map_places(simd, rows, unit, place..next, constants);
+                for (sums, totals) in sums.iter().zip(totals.chunks_exact_mut(channels)) {
+                    sums.chunks_exact(channels).for_each(|place| add_to(totals, place));
                 }
-                place = next;
-            }
-            let totals = totals.get_mut((segment - first) * K * channels..).unwrap_or_default();
-            for (totals, long) in totals.chunks_exact_mut(channels).zip(long.chunks_exact(columns)) {
-                totals.fill(0.0);
-                for place in long.chunks_exact(channels) {
-                    add_to(totals, place);
-                }
+                place += count * row;
             }
         }
         if !O::WAITS && rows.job.streams {
@@ -429,10 +437,10 @@ fn add_to<R: Real>(totals: &mut [f64], sums: &[R]) {
     }
 }
 
-/// Adds up the sums of each channel, in one order, and learns what they say of the sets.
+/// Adds up the sums of each channel, in one order, and learns what they say of the sets: the constants of the map.
 struct Finish<'a, 'b, D: Element, O, const N: usize, const K: usize, const P: usize> {
     rows: &'b Rows<'a, D, O, N>,
-    room: &'b mut Room<D::Real, K, P>,
+    room: &'b mut Room<D::Real, P>,
     last: bool,
     record: &'b mut [[f64; 2]],
     found: &'b mut Found,
@@ -447,27 +455,43 @@ where
     fn run<S: Isa>(self, _: S) {
         let Finish { rows, room, last, record, found } = self;
         let (channels, members) = (rows.job.shape.channels, rows.members);
-        room.channels.fill([0.0; K]);
-        if K > 0 {
-            for segment in room.totals.chunks_exact(K * channels) {
-                for (channel, sums) in room.channels.iter_mut().enumerate() {
-                    for (k, sum) in sums.iter_mut().enumerate() {
-                        *sum += segment[k * channels + channel];
-                    }
-                }
-            }
+        let Room { origins, constants, totals } = room;
+        let (totals, segments) = totals.split_at_mut(K * channels);
+        for segment in segments.chunks_exact(K * channels) {
+            totals.iter_mut().zip(segment).for_each(|(total, sum)| *total += sum);
         }
         let share = 1.0 / (rows.places * members) as f64;
+        // Of the channels from one on.
+        let sums = |first: usize, count: usize| {
+            let mut sums = [&[][..]; K];
+            for (sums, totals) in sums.iter_mut().zip(totals.chunks_exact(channels)) {
+                *sums = &totals[first..first + count];
+            }
+            sums
+        };
+        if members == 1 {
+            let [shifts, scales] = &*origins;
+            let origins = [&shifts[..channels], &scales[..channels]];
+            let sets = Channels { sums: sums(0, channels), origins, share, first: 0 };
+            let constants = constants.each_mut().map(|constants| &mut constants[..channels]);
+            if rows.job.kernel.finish_channels(sets, record, constants) {
+                return;
+            }
+        }
         let recorded = if O::RECORDS { members } else { 0 };
-        for i in 0..room.sets.len() {
-            let first = i * members;
-            let origin = Origin { shift: room.origins[0][first], scale: room.origins[1][first] };
-            let parts = &room.channels[first..first + members];
-            let summed = Summed { parts, origin, share, channels: first..first + members, last };
+        for (i, first) in (0..channels).step_by(members).enumerate() {
+            let origin = Origin { shift: origins[0][first], scale: origins[1][first] };
+            let channels = first..first + members;
+            let summed = Summed { parts: sums(first, members), origin, share, channels: channels.clone(), last };
             match rows.job.kernel.finish(summed, &mut record[i * recorded..][..recorded]) {
-                Outcome::Ready(set) => room.sets[i] = set,
+                Outcome::Ready(set) => {
+                    let constants = constants.each_mut().map(|constants| &mut constants[channels.clone()]);
+                    if !rows.job.kernel.constants(&set, first, constants) {
+                        *found = Found::Nothing;
+                    }
+                }
                 Outcome::Again(origin) => {
-                    rows.place_origin(room, first, origin);
+                    rows.place_origin(origins, first, origin);
                     *found = (*found).max(Found::Farther);
                 }
                 Outcome::Gather => *found = Found::Nothing,
@@ -476,10 +500,10 @@ where
     }
 }
 
-/// Finds the constants of all channels.
+/// Puts the constants that do not wait for sums in their place.
 struct Place<'a, 'b, D: Element, O, const N: usize, const K: usize, const P: usize> {
     rows: &'b Rows<'a, D, O, N>,
-    room: &'b mut Room<D::Real, K, P>,
+    room: &'b mut Room<D::Real, P>,
 }
 
 impl<D, O, const N: usize, const K: usize, const P: usize> Task for Place<'_, '_, D, O, N, K, P>
@@ -490,19 +514,8 @@ where
     #[inline(always)]
     fn run<S: Isa>(self, _: S) {
         let Place { rows, room } = self;
-        let kernel = rows.job.kernel;
-        if O::WAITS {
-            for (i, set) in room.sets.iter().enumerate() {
-                let own = i * rows.members..(i + 1) * rows.members;
-                kernel.constants(set, own.start, &mut room.constants, own);
-            }
-        } else {
-            let channels = rows.job.shape.channels;
-            kernel.constants(&[0.0; SET], 0, &mut room.constants, 0..channels);
-        }
-        for values in &mut room.constants {
-            rows.repeat(values);
-        }
+        let constants = room.constants.each_mut().map(|constants| &mut constants[..rows.job.shape.channels]);
+        rows.job.kernel.constants(&[0.0; SET], 0, constants);
     }
 }
 

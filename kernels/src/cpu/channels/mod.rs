@@ -21,6 +21,8 @@ mod planar;
 mod running;
 mod stages;
 
+use smallvec::SmallVec;
+
 use super::arguments::{Param, ParamOutput, eps, expect_sizes, param, sizes};
 use super::moments::Total;
 use super::parallel;
@@ -58,34 +60,6 @@ impl<R: Real> Parameters<'_, R> {
     #[inline(always)]
     fn bias<S: Isa>(&self, simd: S, channel: usize) -> Lanes<S, R> {
         Lanes::splat(simd, self.bias.source().get(channel))
-    }
-}
-
-/// The least size of a weight that is not 0, and the largest; NaN if there is one.
-#[derive(Clone, Copy)]
-pub struct Weights([f64; 2]);
-
-impl Weights {
-    /// Those of a call.
-    pub fn new<R: Real>(parameters: &Parameters<'_, R>) -> Self {
-        let weight = parameters.weight.source();
-        // Bits of sizes are ordered as the sizes are, NaN above all; less 1, 0 is above all.
-        let (mut least, mut largest) = (u64::MAX, 0);
-        for channel in 0..weight.len() {
-            let size = weight.get(channel).to_f64().abs().to_bits();
-            least = least.min(size.wrapping_sub(1));
-            largest = largest.max(size);
-        }
-        let least = if least == u64::MAX { f64::INFINITY } else { f64::from_bits(least + 1) };
-        Weights([least, f64::from_bits(largest)])
-    }
-
-    /// Whether all products with `rstd` are as good as two multiplications one after the other: normal numbers, or 0
-    /// where the weight is.
-    #[inline(always)]
-    pub fn fit<R: Real>(&self, rstd: f64) -> bool {
-        let Weights([least, largest]) = *self;
-        least * rstd >= R::LEAST && R::from_f64(largest * rstd).to_f64() < f64::INFINITY
     }
 }
 
@@ -184,17 +158,20 @@ impl<'a, R: Real> Sets<'a, R> {
     ) -> Result<Data<V>, Refusal> {
         expect_sizes(name, &tensor, self.shape)?;
         // Channels become two axes: groups, and channels of a group.
-        let split = |axes: &[i64], outer: i64, inner: i64| [&axes[..1], &[outer, inner], &axes[2..]].concat();
+        let split = |axes: &[i64], outer: i64, inner: i64| {
+            let channels = [axes[0], outer, inner];
+            channels.into_iter().chain(axes[2..].iter().copied()).collect::<SmallVec<[i64; 6]>>()
+        };
         let groups = if let Division::Groups(groups) = self.division { groups as i64 } else { 1 };
         let members = self.shape[1] / groups;
         let shape = split(tensor.shape, groups, members);
         let strides = split(tensor.strides, tensor.strides[1].saturating_mul(members), tensor.strides[1]);
-        let space: Vec<usize> = (3..shape.len()).collect();
-        let (outer, inner) = match self.division {
-            Division::Batch => (vec![2], [&[0], &space[..]].concat()),
-            Division::Groups(_) => (vec![0, 1], [&[2], &space[..]].concat()),
+        let (outer, first) = match self.division {
+            Division::Batch => (&[2][..], 0),
+            Division::Groups(_) => (&[0, 1][..], 2),
         };
-        let rows = make(name, &tensor, &shape, &strides, &outer, &inner)?;
+        let inner: SmallVec<[usize; 6]> = std::iter::once(first).chain(3..shape.len()).collect();
+        let rows = make(name, &tensor, &shape, &strides, outer, &inner)?;
         Ok(Data { rows, steps: Steps::of(&tensor) })
     }
 
@@ -362,13 +339,34 @@ pub fn write_params<R: Real>(
     params: [Option<ParamOutput<'_>>; 2],
     record: &[[f64; 2]],
 ) -> Result<(), Refusal> {
+    let totals;
+    let record = if record.len() == sets.channels {
+        record
+    } else {
+        totals = add_up(record, sets.channels);
+        &totals[..]
+    };
     for (which, output) in params.iter().enumerate() {
-        let Some(output) = output else { continue };
-        let mut totals = vec![Total::default(); sets.channels];
-        for sample in record.chunks_exact(sets.channels.max(1)) {
-            totals.iter_mut().zip(sample).for_each(|(total, parts)| total.add(parts[which]));
+        if let Some(output) = output {
+            output.write(record.iter().map(|parts| parts[which]))?;
         }
-        output.write(totals.into_iter().map(Total::get))?;
     }
     Ok(())
+}
+
+/// Adds up what was recorded of the chunks of each channel, as [`Total`] does: blocks in their order, then those.
+fn add_up(record: &[[f64; 2]], channels: usize) -> Vec<[f64; 2]> {
+    let add = |totals: &mut [[f64; 2]], parts: &[[f64; 2]]| {
+        for ([one, two], [more, and]) in totals.iter_mut().zip(parts) {
+            (*one, *two) = (*one + more, *two + and);
+        }
+    };
+    let mut totals = vec![[0.0; 2]; channels];
+    let mut block = totals.clone();
+    for samples in record.chunks((Total::BLOCK * channels).max(1)) {
+        block.fill([0.0; 2]);
+        samples.chunks_exact(channels.max(1)).for_each(|sample| add(&mut block, sample));
+        add(&mut totals, &block);
+    }
+    totals
 }

@@ -6,10 +6,12 @@
 use std::ops::Range;
 
 use super::gathered::SetKernel;
-use super::stages::{Origin, Outcome, SET, Stages, Summed};
+use super::stages::{Channels, Origin, Outcome, Stages, Summed};
 use super::{Division, Job, Steps};
 use crate::cpu::parallel;
-use crate::simd::{self, Element, Isa, Lanes, Real, Source, Task, fence, map, map_short, sum};
+use crate::simd::{
+    self, Column, Element, Isa, Lanes, Real, Source, Task, fence, map_and_fetch, map_rows, sum, sum_rows,
+};
 
 /// Bytes of the inputs of a block whose runs follow one another: a part of the first-level cache.
 const NEAR_BYTES: usize = 16 << 10;
@@ -21,17 +23,13 @@ const FAR_BYTES: usize = 384 << 10;
 /// Bytes of the inputs of a block up to which the next one is asked for as well: half of the second-level cache.
 const AHEAD_BYTES: usize = 512 << 10;
 
-/// Up to this many elements of a set, their mean is the origin, else that of a sample: for few, another pass costs less
-/// than a sample that is good enough.
-const SMALL: usize = 1 << 14;
-
 /// Bytes of a run from which on it is written past the caches: shorter ones have too many parts of lines at their ends.
 const STREAMED_RUN: usize = 1024;
 
 /// Bytes of a run up to which it is not taken by lines, which takes longer to begin with.
 const SHORT_RUN: usize = 512;
 
-/// Elements that are sampled.
+/// Vectors that are sampled, evenly spread, for an origin; of less than twice as many, all are taken.
 const SAMPLE: usize = 32;
 
 /// Sums that are added up in `f64` one after the other, before those sums are.
@@ -68,18 +66,6 @@ struct Part<'a, D: Element, O, const N: usize, const K: usize, const P: usize> {
     record: &'a mut [[f64; 2]],
 }
 
-/// One set of a block.
-#[derive(Clone, Copy, Default)]
-struct Set<R> {
-    /// The sample, or the first of all.
-    sample: usize,
-    /// The first channel.
-    channel: usize,
-    origin: Origin<R>,
-    /// Whether the constants of its map are known.
-    ready: bool,
-}
-
 /// How sets are made of runs.
 #[derive(Clone, Copy)]
 struct Extents {
@@ -100,7 +86,7 @@ where
 {
     #[inline(always)]
     fn run<S: Isa>(self, simd: S) {
-        let Part { job, from, to, sets, record } = self;
+        let Part { job, from, to, sets, mut record } = self;
         let shape = job.shape;
         let (groups, samples) = match shape.division {
             Division::Batch => (shape.channels, shape.batch),
@@ -113,111 +99,141 @@ where
         let (parts, part) =
             if O::BY_CHANNEL || !is_dense { (members, extents.run) } else { (1, members * extents.run) };
         let streams = job.streams && extents.run * size_of::<D>() >= STREAMED_RUN;
+        let is_short = extents.run * size_of::<D>() <= SHORT_RUN;
         let share = 1.0 / extents.elements as f64;
         let bytes = extents.elements * N * size_of::<D>();
-        let block = if samples > 1 { FAR_BYTES } else { NEAR_BYTES } / bytes;
-        let block = block.clamp(1, sets.len());
-        let mut room = vec![Set::default(); block];
-        // Of the channels of a block, or of all where they are known.
-        let known = if O::WAITS { block * members } else { shape.channels };
-        let mut constants: [_; P] = std::array::from_fn(|_| vec![D::Real::default(); known]);
-        if !O::WAITS {
-            job.kernel.constants(&[0.0; SET], 0, &mut constants, 0..known);
-        }
-        let is_short = !streams && extents.run * size_of::<D>() <= SHORT_RUN;
-        let mut sums = vec![[0.0; K]; block * parts];
-        let mut done = vec![[0.0; K]; if samples > BLOCK { block * parts } else { 0 }];
+        let most = if samples > 1 { FAR_BYTES } else { NEAR_BYTES } / bytes;
+        let most = most.clamp(1, sets.len());
+        let mut origins = [const { Vec::new() }; 2];
+        origins.iter_mut().for_each(|values| values.resize(most * members, D::Real::default()));
+        let mut sums = [const { Vec::new() }; K];
+        sums.iter_mut().for_each(|values| values.resize(most * parts, 0.0));
+        let mut done = [const { Vec::new() }; K];
+        done.iter_mut().for_each(|values| values.resize(if samples > BLOCK { most * parts } else { 0 }, 0.0));
+        let mut constants = [const { Vec::new() }; P];
+        constants.iter_mut().for_each(|values| values.resize(most * members, D::Real::default()));
+        let mut is_ready = vec![true; most];
         let recorded = if O::RECORDS { members } else { 0 };
-        let mut record = record;
         let (mut sample, mut group) =
             if samples > 1 { (0, sets.start) } else { (sets.start / groups, sets.start % groups) };
         let mut first = sets.start;
         while first < sets.end {
-            let count = block.min(sets.end - first);
-            let block = &mut room[..count];
-            for set in block.iter_mut() {
-                let channel = group * members;
-                let origin = if O::WAITS {
-                    origin(simd, job, from[N - 1], (sample, channel), extents, is_dense)
-                } else {
-                    job.kernel.origin(channel).unwrap_or_default()
-                };
-                *set = Set { sample, channel, origin, ready: false };
-                group += 1;
-                if group == groups {
-                    (sample, group) = (sample + 1, 0);
-                }
+            // Of one sample, if not of all.
+            let count = most.min(sets.end - first).min(groups - group);
+            let channel = |set: usize| (group + set) * members;
+            // Short runs, a sum each, are taken together.
+            let together = is_short && parts == members;
+            let from_rows = O::WAITS && together && members == 1;
+            if from_rows {
+                let first = (sample, group);
+                origins_of_rows(simd, job, from[N - 1], first, extents, &mut origins, &mut sums, count);
             }
-            sums.fill([0.0; K]);
-            done.fill([0.0; K]);
-            for sample in 0..if K > 0 { samples } else { 0 } {
-                for (set, sums) in block.iter().zip(sums.chunks_exact_mut(parts)) {
-                    let origin = Lanes::splats(simd, [set.origin.shift, set.origin.scale]);
-                    for (member, sums) in sums.iter_mut().enumerate() {
-                        let sources = inputs(job, from, set.sample + sample, set.channel + member, part);
-                        let add: [f64; K] = sum(simd, sources, |x, sums| O::add(x, origin, sums));
-                        sums.iter_mut().zip(add).for_each(|(sum, add)| *sum += add);
+            for set in if from_rows || K == 0 { 0..0 } else { 0..count } {
+                let origin = if O::WAITS {
+                    origin(simd, job, from[N - 1], (sample, channel(set)), extents, is_dense)
+                } else {
+                    job.kernel.origin(channel(set)).unwrap_or_default()
+                };
+                for (values, value) in origins.iter_mut().zip([origin.shift, origin.scale]) {
+                    // Filling takes long to begin with.
+                    values[set * members] = value;
+                    if members > 1 {
+                        values[set * members + 1..(set + 1) * members].fill(value);
                     }
                 }
-                if (sample + 1) % BLOCK == 0 {
+            }
+            sums.iter_mut().chain(&mut done).for_each(|values| values.fill(0.0));
+            for more in 0..if K > 0 { samples } else { 0 } {
+                if together {
+                    let rows = rows(job, from, sample + more, channel(0), count * members, extents.run);
+                    let origins = slices(&origins, 0..count * members);
+                    let sums = slices_mut(&mut sums, 0..count * members);
+                    sum_rows(simd, rows, extents.run, origins, sums, |x, origin, sums| O::add(x, origin, sums));
+                }
+                for set in if together { 0..0 } else { 0..count } {
+                    let origin = Lanes::splats(simd, [origins[0][set * members], origins[1][set * members]]);
+                    for member in 0..parts {
+                        let sources = inputs(job, from, sample + more, channel(set) + member, part);
+                        let add: [f64; K] = sum(simd, sources, |x, sums| O::add(x, origin, sums));
+                        for (sums, add) in sums.iter_mut().zip(add) {
+                            sums[set * parts + member] += add;
+                        }
+                    }
+                }
+                if samples > BLOCK && (more + 1) % BLOCK == 0 {
                     for (done, sums) in done.iter_mut().zip(&mut sums) {
                         done.iter_mut().zip(sums.iter()).for_each(|(done, sum)| *done += sum);
-                        *sums = [0.0; K];
+                        sums.fill(0.0);
                     }
                 }
             }
             for (done, sums) in done.iter().zip(&mut sums) {
                 sums.iter_mut().zip(done).for_each(|(sum, done)| *sum += done);
             }
-            for (i, set) in block.iter_mut().enumerate() {
-                let (recorded, rest) = record.split_at_mut(recorded);
-                record = rest;
-                let channels = set.channel..set.channel + members;
-                let parts = &sums[i * parts..][..parts];
-                let summed = Summed { parts, origin: set.origin, share, channels, last: false };
-                match job.kernel.finish(summed, recorded) {
-                    Outcome::Ready(ready) => {
-                        let own = i * members..(i + 1) * members;
-                        if O::WAITS {
-                            job.kernel.constants(&ready, set.channel, &mut constants, own);
-                        }
-                        set.ready = true;
-                    }
+            let (recorded_here, rest) = record.split_at_mut(count * recorded);
+            record = rest;
+            let all_ready = members == 1 && {
+                let (sums, origins) = (slices(&sums, 0..count), slices(&origins, 0..count));
+                let sets = Channels { sums, origins, share, first: group };
+                job.kernel.finish_channels(sets, recorded_here, slices_mut(&mut constants, 0..count))
+            };
+            is_ready[..count].fill(true);
+            for set in if all_ready { 0..0 } else { 0..count } {
+                let recorded = &mut recorded_here[set * recorded..][..recorded];
+                let [shift, scale] = [origins[0][set * members], origins[1][set * members]];
+                let parts = slices(&sums, set * parts..(set + 1) * parts);
+                let channels = channel(set)..channel(set + 1);
+                let summed = Summed { parts, origin: Origin { shift, scale }, share, channels, last: false };
+                let own = slices_mut(&mut constants, set * members..(set + 1) * members);
+                is_ready[set] = match job.kernel.finish(summed, recorded) {
+                    Outcome::Ready(ready) => job.kernel.constants(&ready, channel(set), own),
                     // Rare, and the set is in a cache: not worth code of its own.
-                    Outcome::Again(_) | Outcome::Gather => job.gather(first + i..first + i + 1, recorded),
+                    Outcome::Again(_) | Outcome::Gather => false,
+                };
+                if !is_ready[set] {
+                    job.gather(first + set..first + set + 1, recorded);
                 }
             }
-            // While this block is written, the next is read.
-            let more = O::WAITS && first + count < sets.end && count * bytes <= AHEAD_BYTES;
-            let next = if more { count * members * shape.spatial } else { 0 };
-            for sample in 0..samples {
-                for (set, own) in block.iter().zip((0..).step_by(members)) {
-                    if !set.ready {
+            // While this block is written, the next is read: so many channels further on.
+            let next = (O::WAITS
+                && count * bytes <= AHEAD_BYTES
+                && first + 2 * count <= sets.end
+                && group + 2 * count <= groups)
+                .then_some(count * members);
+            // What was read last is still in a cache.
+            for sample in (sample..sample + samples).rev() {
+                for sets in ready(&is_ready[..count]) {
+                    let own = sets.start * members..sets.end * members;
+                    let values = slices(&constants, own.clone());
+                    let first = channel(0) + own.start;
+                    if is_short {
+                        let at = sample * to.sample + first * to.channel;
+                        let sink = job.output.rows.run(at, (own.len() - 1) * to.channel + extents.run);
+                        let rows = rows(job, from, sample, first, own.len(), extents.run);
+                        map_rows(simd, rows, (sink, to.channel), extents.run, values, |x, values| {
+                            O::compute(x, values)
+                        });
                         continue;
                     }
-                    for member in 0..members {
-                        let channel = set.channel + member;
-                        let mut values = [D::Real::default(); P];
-                        for (value, constants) in values.iter_mut().zip(&constants) {
-                            *value = constants[if O::WAITS { own + member } else { channel }];
+                    for i in 0..own.len() {
+                        let sources = |channel| inputs(job, from, sample, channel, extents.run);
+                        let mut of_channel = [D::Real::default(); P];
+                        for (value, values) in of_channel.iter_mut().zip(&values) {
+                            *value = values[i];
                         }
-                        let constants = Lanes::splats(simd, values);
-                        let sources = inputs(job, from, set.sample + sample, channel, extents.run);
-                        let at = (set.sample + sample) * to.sample + channel * to.channel;
+                        let constants = Lanes::splats(simd, of_channel);
+                        let at = sample * to.sample + (first + i) * to.channel;
                         let sink = job.output.rows.run(at, extents.run).streaming(streams);
-                        if is_short {
-                            map_short(simd, sources, sink, |x| O::compute(x, constants));
-                            continue;
-                        }
-                        let mut ahead = [sources[0].ahead(next); N];
-                        for (ahead, source) in ahead.iter_mut().zip(sources) {
-                            *ahead = source.ahead(next);
-                        }
-                        map(simd, ahead, sink, |x| O::compute(x, constants));
+                        let next = next.map(|step| sources(first + i + step));
+                        map_and_fetch(simd, sources(first + i), sink, |x| O::compute(x, constants), next);
                     }
                 }
             }
             first += count;
+            group += count;
+            if group == groups {
+                (sample, group) = (sample + 1, 0);
+            }
         }
         if streams {
             fence();
@@ -243,6 +259,92 @@ fn inputs<'a, D: Element, O, const N: usize>(
     sources
 }
 
+/// The runs of each input of `count` channels of one sample.
+#[inline(always)]
+fn rows<'a, D: Element, O, const N: usize>(
+    job: &Job<'a, D, O, N>,
+    steps: [Steps; N],
+    sample: usize,
+    channel: usize,
+    count: usize,
+    len: usize,
+) -> [Column<'a, D>; N] {
+    let at = |i: usize| {
+        let Steps { sample: by_sample, channel: pitch, .. } = steps[i];
+        let source = job.inputs[i].rows.run(sample * by_sample + channel * pitch, (count - 1) * pitch + len);
+        Column { source, pitch }
+    };
+    let mut rows = [at(0); N];
+    for (i, rows) in rows.iter_mut().enumerate() {
+        *rows = at(i);
+    }
+    rows
+}
+
+/// Ranges of those that are.
+fn ready(is_ready: &[bool]) -> impl Iterator<Item = Range<usize>> {
+    let mut end = 0;
+    is_ready.chunk_by(|one, other| one == other).filter_map(move |chunk| {
+        end += chunk.len();
+        chunk[0].then(|| end - chunk.len()..end)
+    })
+}
+
+/// [`origin`] of channels whose runs are short, from `first` (sample and channel) on; `sums` is room, left as it comes.
+#[inline(always)]
+#[expect(clippy::too_many_arguments)]
+fn origins_of_rows<S: Isa, D: Element, O, const N: usize, const K: usize, const P: usize>(
+    simd: S,
+    job: &Job<'_, D, O, N>,
+    steps: Steps,
+    (sample, channel): (usize, usize),
+    extents: Extents,
+    origins: &mut [Vec<D::Real>; 2],
+    sums: &mut [Vec<f64>; K],
+    count: usize,
+) where
+    O: Stages<D::Real, N, K, P>,
+{
+    let [shifts, scales] = origins.each_mut().map(|values| &mut values[..count]);
+    let [totals, squares, ..] = &mut sums[..] else { return };
+    let (totals, squares) = (&mut totals[..count], &mut squares[..count]);
+    totals.fill(0.0);
+    squares.fill(0.0);
+    let x = &job.inputs[N - 1].rows;
+    let column = |sample: usize| {
+        let start = sample * steps.sample + channel * steps.channel;
+        Column { source: x.run(start, (count - 1) * steps.channel + extents.run), pitch: steps.channel }
+    };
+    let firsts = column(sample);
+    for (i, shift) in shifts.iter_mut().enumerate() {
+        *shift = Origin::near(firsts.source.get(i * firsts.pitch).to_f64(), 0.0, false).shift;
+    }
+    // As many samples as have enough elements.
+    let enough = 2 * SAMPLE * D::Real::lanes::<S>() / extents.run.max(1);
+    let step = extents.samples / enough.clamp(1, extents.samples);
+    let mut taken = 0;
+    for more in (0..extents.samples).step_by(step) {
+        let (rows, constants) = ([column(sample + more)], [&*shifts, &*shifts]);
+        taken += 1;
+        if O::SCALES {
+            let sums = [&mut *totals, &mut *squares];
+            sum_rows(simd, rows, extents.run, constants, sums, |[x], [first, _], [total, squares]| {
+                let d = x - first;
+                [total + d, d.mul_add(d, squares)]
+            });
+        } else {
+            let sums = [&mut *totals];
+            sum_rows(simd, rows, extents.run, constants, sums, |[x], [first, _], [total]| [total + (x - first)]);
+        }
+    }
+    let share = 1.0 / (taken * extents.run) as f64;
+    for i in 0..count {
+        let mean = totals[i] * share;
+        let origin = Origin::near(shifts[i].to_f64() + mean, squares[i] * share - mean * mean, O::SCALES);
+        [shifts[i], scales[i]] = [origin.shift, origin.scale];
+    }
+}
+
 /// An origin near the mean of a set: of all elements or of a sample. What it is taken from are differences to the first
 /// element, so that a constant set is its own origin.
 #[inline(always)]
@@ -265,32 +367,48 @@ where
     let (members, run) = if is_dense { (1, members * run) } else { (members, run) };
     let step = if samples > 1 { steps.sample } else { steps.channel };
     let runs = samples * members;
+    let shift = Lanes::splat(simd, first);
+    let add = |x, [sum, squares]: [Lanes<S, D::Real>; 2]| {
+        let d = x - shift;
+        [sum + d, if scales { d.mul_add(d, squares) } else { squares }]
+    };
     let (mut total, mut squares) = (0.0, 0.0);
-    let count = if elements <= SMALL {
-        let shift = Lanes::splat(simd, first);
+    let mut take = |[sum, square]: [f64; 2]| (total, squares) = (total + sum, squares + square);
+    let lanes = D::Real::lanes::<S>();
+    let count = if elements <= 2 * SAMPLE * lanes || run < lanes {
         for i in 0..runs {
-            let [sum, square] = sum(simd, x.run(start + i * step, run), |x, [sum, squares]| {
-                let d = x - shift;
-                [sum + d, if scales { d.mul_add(d, squares) } else { squares }]
-            });
-            total += sum;
-            squares += square;
+            take(sum(simd, x.run(start + i * step, run), add));
         }
         elements
     } else {
-        let (by_run, by_element) = (elements / SAMPLE / run, elements / SAMPLE % run);
+        let by_sample = elements / SAMPLE;
+        let (by_run, by_element) = (by_sample / run, by_sample % run);
         let (mut i, mut place) = (0, 0);
         for _ in 0..SAMPLE {
-            let d = x.run(start + i * step + place, 1).get(0).to_f64() - first.to_f64();
-            total += d;
-            squares += d * d;
+            take(sum(simd, x.run(start + i * step + place.min(run - lanes), lanes), add));
             (i, place) = (i + by_run, place + by_element);
             if place >= run {
                 (i, place) = (i + 1, place - run);
             }
         }
-        SAMPLE
+        SAMPLE * lanes
     };
     let mean = total / count as f64;
     Origin::near(first.to_f64() + mean, squares / count as f64 - mean * mean, scales)
+}
+
+/// A part of each.
+#[inline(always)]
+fn slices<T, const N: usize>(from: &[Vec<T>; N], range: Range<usize>) -> [&[T]; N] {
+    let mut parts = [&[][..]; N];
+    for (part, from) in parts.iter_mut().zip(from) {
+        *part = &from[range.clone()];
+    }
+    parts
+}
+
+/// A part of each.
+#[inline(always)]
+fn slices_mut<T, const N: usize>(from: &mut [Vec<T>; N], range: Range<usize>) -> [&mut [T]; N] {
+    from.each_mut().map(|from| &mut from[range.clone()])
 }

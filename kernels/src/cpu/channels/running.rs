@@ -1,22 +1,22 @@
 //! Running statistics.
 
 use crate::abi::{Call, Refusal};
-use crate::cpu::arguments::{ParamOutput, running};
-use crate::simd::Element;
+use crate::cpu::arguments::{Param, ParamOutput, running};
+use crate::simd::{Element, Real};
 
 /// The running mean and variance of each channel, and where the new ones go.
-pub struct Running<'a> {
-    old: [Vec<f64>; 2],
+pub struct Running<'a, R> {
+    old: [Param<'a, R>; 2],
     new: [ParamOutput<'a>; 2],
 }
 
-impl<'a> Running<'a> {
+impl<'a, R: Real> Running<'a, R> {
     /// The running statistics of a call, if it has them.
     ///
     /// # Errors
     /// If there is one but not the other, if sizes or types do not fit, or if `count`, the number of values that a
     /// variance is taken from, is 1.
-    pub fn new<D: Element>(call: &Call<'a>, channels: i64, count: usize) -> Result<Option<Self>, Refusal> {
+    pub fn new<D: Element<Real = R>>(call: &Call<'a>, channels: i64, count: usize) -> Result<Option<Self>, Refusal> {
         let (mean, variance) = match (call.input("running_mean"), call.input("running_var")) {
             (Some(mean), Some(variance)) => (mean, variance),
             (None, None) => return Ok(None),
@@ -36,19 +36,32 @@ impl<'a> Running<'a> {
         }))
     }
 
-    /// Writes `(1 - factor) * old + factor * new`, where `new` gives mean and unbiased variance of a channel; without
-    /// `new`, the old ones.
+    /// Writes `(1 - factor) * old + factor * new`, with the moments of each channel; without `new`, the old ones.
     ///
     /// # Errors
     /// If they cannot be written.
-    pub fn update(&self, factor: f64, new: Option<impl Fn(usize) -> [f64; 2]>) -> Result<(), Refusal> {
+    pub fn update(&self, factor: f64, new: Option<&Batch<'_>>) -> Result<(), Refusal> {
         for (which, output) in self.new.iter().enumerate() {
-            let mix = |(channel, &old): (usize, &f64)| match &new {
-                Some(new) => (1.0 - factor) * old + factor * new(channel)[which],
-                None => old,
-            };
-            output.write(self.old[which].iter().enumerate().map(mix))?;
+            let old = self.old[which].source();
+            let mut mixed: Vec<f64> = (0..old.len()).map(|channel| old.get(channel).to_f64()).collect();
+            if let Some(Batch { totals, samples, count }) = new {
+                let unbiased = if which == 1 { count / (count - 1.0) } else { 1.0 };
+                for (mixed, total) in mixed.iter_mut().zip(*totals) {
+                    *mixed = (1.0 - factor) * *mixed + factor * (total[which] / samples * unbiased);
+                }
+            }
+            output.write(mixed.into_iter())?;
         }
         Ok(())
     }
+}
+
+/// The moments of a batch.
+pub struct Batch<'a> {
+    /// Mean and biased variance of each channel, added up over samples.
+    pub totals: &'a [[f64; 2]],
+    /// How many samples those are.
+    pub samples: f64,
+    /// Values that each variance is taken from.
+    pub count: f64,
 }

@@ -22,7 +22,9 @@ impl<R: Real> Origin<R> {
     /// For data of this mean and variance, as far as they are known.
     pub fn near(mean: f64, variance: f64, scales: bool) -> Self {
         let scale = if scales && variance > 0.0 && variance.is_finite() {
-            2f64.powi((-exponent_of_root(variance)).clamp(-R::MAX_EXPONENT, R::MAX_EXPONENT))
+            // The exponent of two of the root of the variance, roughly.
+            let exponent = ((variance.to_bits() >> 52) as i32 - 1023) >> 1;
+            f64::from_bits(((1023 - exponent.clamp(-R::MAX_EXPONENT, R::MAX_EXPONENT)) as u64) << 52)
         } else {
             1.0
         };
@@ -31,9 +33,10 @@ impl<R: Real> Origin<R> {
     }
 }
 
-/// The exponent of two of the root of a positive number, roughly.
-fn exponent_of_root(value: f64) -> i32 {
-    ((value.to_bits() >> 52) as i32 - 1023) >> 1
+/// One over a power of two whose inverse is a normal number, too: cheaper than a division.
+#[inline(always)]
+pub fn inverse(power_of_two: f64) -> f64 {
+    f64::from_bits((2046 << 52) - power_of_two.to_bits())
 }
 
 /// What the sums over a set say.
@@ -48,8 +51,8 @@ pub enum Outcome<R> {
 
 /// A set whose sums are known.
 pub struct Summed<'a, R, const K: usize> {
-    /// The sums, for each part of the set: its channels if [`Stages::BY_CHANNEL`], else any.
-    pub parts: &'a [[f64; K]],
+    /// Each sum, for each part of the set: its channels if [`Stages::BY_CHANNEL`], else any.
+    pub parts: [&'a [f64]; K],
     /// What they were taken about.
     pub origin: Origin<R>,
     /// One over the number of elements.
@@ -64,12 +67,39 @@ impl<R, const K: usize> Summed<'_, R, K> {
     /// A sum over the whole set.
     #[inline(always)]
     pub fn total(&self, which: usize) -> f64 {
-        if let [part] = self.parts {
-            return part[which];
+        if let [part] = self.parts[which] {
+            return *part;
         }
         let mut total = Total::default();
-        self.parts.iter().for_each(|part| total.add(part[which]));
+        self.parts[which].iter().for_each(|part| total.add(*part));
         total.get()
+    }
+}
+
+/// Sets of one channel each, whose sums are known.
+pub struct Channels<'a, R, const K: usize> {
+    /// Each sum, per set.
+    pub sums: [&'a [f64]; K],
+    /// Shift and scale that they were taken about, per set.
+    pub origins: [&'a [R]; 2],
+    /// One over the number of elements of a set.
+    pub share: f64,
+    /// The channel of the first.
+    pub first: usize,
+}
+
+impl<R, const K: usize> Channels<'_, R, K> {
+    /// Makes sure that there are `count`; then nobody need look again.
+    #[inline(always)]
+    pub fn checked(self, count: usize) -> Self {
+        let Channels { mut sums, mut origins, .. } = self;
+        for sums in &mut sums {
+            *sums = &sums[..count];
+        }
+        for origins in &mut origins {
+            *origins = &origins[..count];
+        }
+        Channels { sums, origins, ..self }
     }
 }
 
@@ -97,32 +127,58 @@ const FAR: f64 = 0.5;
 const FITTING: Range<f64> = 1e-8..1e12;
 
 impl Located {
+    /// From the sums of `d` and `d * d`, whether they suffice, and whether the origin was too far away: without branches,
+    /// so that a loop over sets takes several at a time.
+    #[inline(always)]
+    fn weigh<R: Real>(sums: [f64; 2], [shift, scale]: [R; 2], share: f64, eps: f64, scales: bool) -> (Self, [bool; 2]) {
+        let (shift, scale) = (shift.to_f64(), scale.to_f64());
+        let delta = sums[0] * share;
+        let mean_square = sums[1] * share;
+        let spread = mean_square - delta * delta;
+        // Not `max`, which would turn NaN into 0.
+        let spread = if spread < 0.0 { 0.0 } else { spread };
+        let unfit = scales & (spread > 0.0) & !FITTING.contains(&spread);
+        let is_far = ((delta * delta > FAR * spread) | unfit) & (mean_square < f64::INFINITY);
+        // NaN is neither.
+        let suffices = (spread + eps * scale * scale >= R::TINY) & (spread < f64::INFINITY) & !unfit;
+        let unscale = if scales { inverse(scale) } else { 1.0 };
+        let (delta_x, variance) = (delta * unscale, spread * unscale * unscale);
+        let mean = shift + delta_x;
+        let hi = R::from_f64(mean).to_f64();
+        let lo = (shift - hi) + delta_x;
+        (Located { hi, lo, rstd: 1.0 / (variance + eps).sqrt(), mean, variance, delta }, [suffices, is_far])
+    }
+
     /// From the sums of `d` and `d * d`.
     ///
     /// # Errors
     /// What to do with the set if they do not suffice.
     #[inline(always)]
     pub fn new<R: Real, const K: usize>(set: &Summed<'_, R, K>, eps: f64, scales: bool) -> Result<Self, Outcome<R>> {
-        let (shift, scale) = (set.origin.shift.to_f64(), set.origin.scale.to_f64());
-        let delta = set.total(0) * set.share;
-        let mean_square = set.total(1) * set.share;
-        let spread = mean_square - delta * delta;
-        // Not `max`, which would turn NaN into 0.
-        let spread = if spread < 0.0 { 0.0 } else { spread };
-        let unfit = scales && spread > 0.0 && !FITTING.contains(&spread);
-        if (delta * delta > FAR * spread || unfit) && !set.last && mean_square.is_finite() {
-            return Err(Outcome::Again(Origin::near(shift + delta / scale, spread / scale / scale, scales)));
+        let origin = [set.origin.shift, set.origin.scale];
+        let (located, [suffices, is_far]) = Self::weigh([set.total(0), set.total(1)], origin, set.share, eps, scales);
+        if is_far && !set.last {
+            return Err(Outcome::Again(Origin::near(located.mean, located.variance, scales)));
         }
-        // NaN is neither.
-        if !(spread + eps * scale * scale >= R::TINY && spread < f64::INFINITY) || (unfit && set.last) {
-            return Err(Outcome::Gather);
-        }
-        let (delta_x, variance) = if scales { (delta / scale, spread / scale / scale) } else { (delta, spread) };
-        let mean = shift + delta_x;
-        let hi = R::from_f64(mean).to_f64();
-        let lo = (shift - hi) + delta_x;
-        Ok(Located { hi, lo, rstd: 1.0 / (variance + eps).sqrt(), mean, variance, delta })
+        if suffices { Ok(located) } else { Err(Outcome::Gather) }
     }
+
+    /// That of the set at `i`, and whether its sums suffice.
+    #[inline(always)]
+    pub fn at<R: Real, const K: usize>(sets: &Channels<'_, R, K>, i: usize, eps: f64, scales: bool) -> (Self, bool) {
+        let (sums, [shift, scale]) = (sets.sums, sets.origins);
+        let (located, [suffices, is_far]) =
+            Self::weigh([sums[0][i], sums[1][i]], [shift[i], scale[i]], sets.share, eps, scales);
+        (located, suffices & !is_far)
+    }
+}
+
+/// `value` in the working precision, and whether that is as good as `value`: a normal number, or 0 where a factor of it is.
+#[inline(always)]
+pub fn rounded<R: Real>(value: f64, factor: f64) -> (R, bool) {
+    let rounded = R::from_f64(value);
+    let size = rounded.to_f64().abs();
+    (rounded, ((size >= R::LEAST) & (size < f64::INFINITY)) | ((size == 0.0) & (factor == 0.0)))
 }
 
 /// An operator whose data need not be gathered: `K` sums over each set and a map with `P` constants for each channel of
@@ -151,9 +207,14 @@ pub trait Stages<R: Real, const N: usize, const K: usize, const P: usize>: Sync 
     /// What the sums say of a set; `record` keeps two numbers per channel of it, if anything is recorded.
     fn finish(&self, set: Summed<'_, R, K>, record: &mut [[f64; 2]]) -> Outcome<R>;
 
-    /// The constants of the map for the channels of a set from `first` on, as many as there are places `at` which they are
-    /// to be put.
-    fn constants(&self, set: &[f64; SET], first: usize, to: &mut [Vec<R>; P], at: Range<usize>);
+    /// [`finish`](Self::finish) and [`constants`](Self::constants) for sets of one channel each, in one loop that takes
+    /// several at a time. Answers `false` if one of them is for `finish` to judge; whatever is in `to` and in `record` then
+    /// says nothing.
+    fn finish_channels(&self, sets: Channels<'_, R, K>, record: &mut [[f64; 2]], to: [&mut [R]; P]) -> bool;
+
+    /// The constants of the map for the channels of a set from `first` on, as many as there are places in `to`. Answers
+    /// whether they are as good as two multiplications one after the other: if not, the set must be gathered.
+    fn constants(&self, set: &[f64; SET], first: usize, to: [&mut [R]; P]) -> bool;
 
     /// The map.
     fn compute<S: Isa>(inputs: [Lanes<S, R>; N], constants: [Lanes<S, R>; P]) -> Lanes<S, R>;
