@@ -287,7 +287,7 @@ pub fn writers<'v, E: Element, const M: usize>(
 /// Bytes of all tensors of a call from which on outputs are written past the caches. On the machines that were
 /// measured (1 MiB of second-level cache a core, 32 MiB of third-level cache for all) a streaming copy overtakes an
 /// ordinary one between 12 and 32 MiB; below, whoever reads the output next should find it in a cache.
-const STREAMED_BYTES: usize = 16 << 20;
+const STREAMED_BYTES: usize = 24 << 20;
 
 /// Which outputs to write past the caches: those of a large call, unless they are the memory of an input, which is in
 /// the caches already.

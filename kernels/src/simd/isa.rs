@@ -145,22 +145,10 @@ pub fn fence() {
     }
 }
 
-/// Asks for the cache line of an address, which need not be valid.
+/// Asks for the cache line of an address, which need not be valid. Into the second-level cache: the first is full of what
+/// is worked on.
 #[inline(always)]
 pub(super) fn prefetch<T>(address: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch never faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
-}
-
-/// [`prefetch`] into the second-level cache: the first is full of what is worked on.
-#[inline(always)]
-pub(super) fn prefetch_near<T>(address: *const T) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};

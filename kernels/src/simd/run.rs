@@ -48,17 +48,11 @@ impl<'a, E: Element> Source<'a, E> {
         unsafe { self.start.add(index).read() }.widen()
     }
 
-    /// Asks for the cache line of an element that will be needed soon; there need not be one.
-    #[inline(always)]
-    pub fn prefetch(self, index: usize) {
-        isa::prefetch(self.start.wrapping_add(index));
-    }
-
     /// Asks for the cache line of an element that is read after what is read now; there need not be one. Answers `index`,
     /// when the next may be asked for.
     #[inline(always)]
     pub(super) fn fetch(self, index: usize) -> usize {
-        isa::prefetch_near(self.start.wrapping_add(index));
+        isa::prefetch(self.start.wrapping_add(index));
         isa::pace(index)
     }
 
