@@ -1,8 +1,9 @@
 //! Rows whose sums, as they are taken first, are not good enough: another pass must be taken, and the test says what
 //! comes out without one.
 
+use half::bf16;
 use isonorm_kernels::abi::{Direction, Refusal};
-use isonorm_kernels::typed::{Operation, View, ViewMut, layer_norm};
+use isonorm_kernels::typed::{Operation, Scalar, View, ViewMut, layer_norm};
 
 use crate::common::{noise, on_each_instruction_set};
 
@@ -117,4 +118,63 @@ fn products_that_sink_into_the_subnormals_are_taken_again() {
         dy.iter().zip(&x).map(|(&dy, &x)| ((f64::from(dy) - a - (f64::from(x) - mean) * rstd * b) * rstd) as f32);
     let once: Vec<f32> = once.collect();
     assert!(off(&once) > UNITS, "only {} units as it comes: the test sees nothing", off(&once));
+}
+
+/// `y` of root-mean-square normalization, or `dx` for `dy` alike, of rows of `width` elements.
+fn rms_norm_rows<T: Scalar + Default + Clone>(x: &[T], width: usize, direction: Direction) -> Result<Vec<T>, Refusal> {
+    let (shape, mut out) = ([x.len() / width, width], vec![T::default(); x.len()]);
+    let (x, mut to) = (View::dense(x, &shape)?, ViewMut::dense(&mut out, &shape)?);
+    let call = Operation::new(c"rms_norm", direction).input(c"x", &x).text(c"cast", c"none");
+    let call = match direction {
+        Direction::Forward => call.output(c"y", &mut to),
+        Direction::Backward => call.input(c"dy", &x).output(c"dx", &mut to),
+    };
+    call.real(c"eps", 1e-6).integer(c"normalized_ndim", 1).run()?;
+    Ok(out)
+}
+
+/// Rows are taken in pairs, and several are measured together: what comes out of one must not depend on its neighbours,
+/// even where their squares overflow and they go another way.
+#[test]
+fn a_row_has_the_same_bits_beside_any_other() {
+    for width in [5, 64, 100, 768] {
+        let rows = 11;
+        let mut x: Vec<f32> = noise(17, rows * width).into_iter().map(|x| x as f32).collect();
+        for row in [0, 3, 6, 7, 10] {
+            x[row * width..][..width].iter_mut().for_each(|x| *x *= 1e30);
+        }
+        for direction in [Direction::Forward, Direction::Backward] {
+            on_each_instruction_set(|| {
+                let together = rms_norm_rows(&x, width, direction).expect("it fits");
+                for (row, together) in together.chunks(width).enumerate() {
+                    let alone = rms_norm_rows(&x[row * width..][..width], width, direction).expect("it fits");
+                    assert!(alone.iter().all(|alone| alone.is_finite()));
+                    let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+                    assert_eq!(bits(&alone), bits(together), "row {row} of {width} elements, {direction}");
+                }
+            });
+        }
+    }
+}
+
+/// The instruction that rounds to bfloat16 takes subnormal numbers for zeros: they must go another way.
+#[test]
+fn what_is_subnormal_in_bfloat16_stays() {
+    let width = 96;
+    let mut x = vec![bf16::ZERO; 2 * width];
+    // The root mean square is near 1, so that small elements stay as they are, but for the last digit.
+    for (row, sign) in [(0, 1.0), (1, -1.0)] {
+        for (i, x) in x[row * width..][..width].iter_mut().enumerate() {
+            let small = i % 3 == 0;
+            *x = bf16::from_f64(sign * if small { 2f64.powi(-130) * (1 + i % 7) as f64 } else { 1.2247 });
+        }
+    }
+    on_each_instruction_set(|| {
+        let y = rms_norm_rows(&x, width, Direction::Forward).expect("it fits");
+        for (i, (x, y)) in x.iter().zip(&y).enumerate().filter(|(i, _)| i % width % 3 == 0) {
+            let ratio = y.to_f64() / x.to_f64();
+            // Three to seven bits are left of them.
+            assert!((0.8..1.25).contains(&ratio), "element {i}: {x:e} became {y:e}");
+        }
+    });
 }
