@@ -25,6 +25,10 @@ struct View<E> {
     outer: Axes,
     inner: Axes,
     width: usize,
+    /// Whether the elements of a row are dense.
+    is_dense: bool,
+    /// Elements from one row to the next, if it is the same for all.
+    step: Option<usize>,
 }
 
 impl<E: Element> View<E> {
@@ -61,28 +65,43 @@ impl<E: Element> View<E> {
             }
         }
         let pick = |which: &[usize]| merged(which.iter().map(|&axis| axes[axis]));
+        let (outer, inner) = (pick(outer), pick(inner));
         Ok(View {
             start: tensor.data.cast(),
             reach: if count > 0 { reach + 1 } else { 0 },
-            outer: pick(outer),
-            inner: pick(inner),
-            width: inner.iter().map(|&axis| axes[axis].0).product(),
+            width: inner.iter().map(|&(size, _)| size).product(),
+            is_dense: matches!(inner[..], [] | [(_, 1)]),
+            step: match outer[..] {
+                [] => Some(0),
+                [(_, stride)] => Some(stride),
+                _ => None,
+            },
+            outer,
+            inner,
         })
     }
 
+    #[inline(always)]
     fn is_dense(&self) -> bool {
-        matches!(self.inner[..], [] | [(_, 1)])
+        self.is_dense
     }
 
+    #[inline(always)]
     fn row_start(&self, row: usize) -> *mut E {
-        let mut offset = 0;
-        let mut rest = row;
+        self.start.wrapping_add(match self.step {
+            Some(step) => row * step,
+            None => self.offset(row),
+        })
+    }
+
+    /// Elements from the first to the first of a row.
+    fn offset(&self, row: usize) -> usize {
+        let (mut offset, mut rest) = (0, row);
         for &(size, stride) in self.outer.iter().skip(1).rev() {
             offset += rest % size * stride;
             rest /= size;
         }
-        offset += self.outer.first().map_or(0, |&(_, stride)| rest * stride);
-        self.start.wrapping_add(offset)
+        offset + self.outer.first().map_or(0, |&(_, stride)| rest * stride)
     }
 
     /// How many rows to take together, from `row` on and before `end`: more than one if neighbouring rows lie in the

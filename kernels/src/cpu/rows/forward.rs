@@ -110,22 +110,26 @@ impl<'j, D: Element, O: Operator<D::Real>, const N: usize> Job<'j, D, O, N> {
         y: &mut Writer<'_, D>,
         room: &mut Vec<D::Real>,
     ) {
-        let statistics = self.row.measure_all(simd, rows.len(), |i| x(rows.start + i));
-        let mut row = rows.start;
-        while row < rows.end {
-            let known = &statistics[row - rows.start..];
+        let mut sources = [Source::from(&[][..]); TILE];
+        for (row, source) in rows.clone().zip(&mut sources) {
+            *source = x(row);
+        }
+        let statistics = self.row.measure_all(simd, &sources[..rows.len()]);
+        let mut i = 0;
+        while i < rows.len() {
+            let (x, known, row) = (&sources[i..], &statistics[i..], rows.start + i);
             if S::PAIRS
                 && let [Some(first), Some(second), ..] = *known
             {
-                self.row.map(simd, [x(row), x(row + 1)], [first, second], y.neighbours(row), Cached);
-                row += 2;
+                self.row.map(simd, [x[0], x[1]], [first, second], y.neighbours(row), Cached);
+                i += 2;
                 continue;
             }
             match known[0] {
-                Some(statistic) => self.row.map(simd, [x(row)], [statistic], y.neighbours(row), self.soon(row + 1)),
-                None => self.row.rescue(x(row), y.row(row), room),
+                Some(statistic) => self.row.map(simd, [x[0]], [statistic], y.neighbours(row), self.soon(row + 1)),
+                None => self.row.rescue(x[0], y.row(row), room),
             }
-            row += 1;
+            i += 1;
         }
     }
 
@@ -148,25 +152,24 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
     ///
     /// Step by step for all rows: the steps of one wait for each other, those of several do not.
     #[inline(always)]
-    fn measure_all<'a, S: Isa, E: Element<Real = D::Real>>(
+    fn measure_all<S: Isa, E: Element<Real = D::Real>>(
         &self,
         simd: S,
-        rows: usize,
-        x: impl Fn(usize) -> Source<'a, E>,
+        x: &[Source<'_, E>],
     ) -> [Option<O::Statistic>; TILE] {
         let (count, scaling) = (self.operator.measured(self.width), Scaling::none(self.parameters.eps));
         let mut measured = [Measured { count, shift: D::Real::default(), sums: [0.0; 2], is_second: false }; TILE];
-        for (i, row) in measured.iter_mut().enumerate().take(rows) {
-            row.shift = self.operator.shift(simd, x(i));
+        for (row, x) in measured.iter_mut().zip(x) {
+            row.shift = self.operator.shift(simd, *x);
         }
-        for (i, row) in measured.iter_mut().enumerate().take(rows) {
-            row.sums = sum(simd, x(i).part(0..count), measuring::<_, _, O>(simd, row.shift));
+        for (row, x) in measured.iter_mut().zip(x) {
+            row.sums = sum(simd, x.part(0..count), measuring::<_, _, O>(simd, row.shift));
         }
         let mut statistics = [None; TILE];
-        for (i, (row, statistic)) in measured.into_iter().zip(&mut statistics).enumerate().take(rows) {
+        for ((row, statistic), x) in measured.into_iter().zip(&mut statistics).zip(x) {
             *statistic = match self.operator.judge(row, scaling) {
                 Verdict::Accepted(statistic) => Some(statistic),
-                Verdict::Again(nearer) => self.measure(simd, x(i), Some(nearer), scaling),
+                Verdict::Again(nearer) => self.measure(simd, *x, Some(nearer), scaling),
                 Verdict::Rejected => None,
             };
         }
