@@ -1,6 +1,7 @@
 //! `certify`: the differential campaign.
 
 use std::io::IsTerminal;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -40,7 +41,7 @@ pub(super) struct Arguments {
     shard: (u32, u32),
     /// Threads that judge; all cores unless told.
     #[arg(long, value_name = "N")]
-    jobs: Option<usize>,
+    jobs: Option<NonZero<usize>>,
     /// Do not ask libtorch.
     #[arg(long)]
     no_libtorch: bool,
@@ -57,7 +58,7 @@ const KERNEL_THREADS: usize = 3;
 
 pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     let entries = arguments.selection.entries(KERNEL_THREADS)?;
-    let workers = arguments.jobs.unwrap_or_else(machine::cores).max(1);
+    let workers = arguments.jobs.map_or_else(machine::cores, NonZero::get);
     let (index, of) = arguments.shard;
     let file = if of == 1 { "records.jsonl".to_owned() } else { format!("records-{index}-of-{of}.jsonl") };
     let mut writer = Writer::create(&arguments.out.join(file))?;

@@ -1,6 +1,7 @@
 //! `identities`: checks that pairs of formulas are the same function.
 
 use std::io::IsTerminal;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -27,7 +28,7 @@ pub(super) struct Arguments {
     seed: u64,
     /// Threads that check; all cores unless told.
     #[arg(long, value_name = "N")]
-    jobs: Option<usize>,
+    jobs: Option<NonZero<usize>>,
     /// The folder for records and the report.
     #[arg(long, value_name = "DIR", default_value = "isonorm-out")]
     out: PathBuf,
@@ -38,7 +39,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     let identities = named(&arguments.names)?;
-    let workers = arguments.jobs.unwrap_or_else(machine::cores).clamp(1, identities.len());
+    let workers = arguments.jobs.map_or_else(machine::cores, NonZero::get).clamp(1, identities.len());
     let file = arguments.out.join("identities.jsonl");
     let mut writer = Writer::create(&file)?;
     writer.write(record::Campaign {

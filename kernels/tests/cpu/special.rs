@@ -117,7 +117,8 @@ fn large_means() {
                 let operator = operator("layer_norm", &[1, n], 1e-5);
                 let want = operator.forward(&Tensors::from([("x", x.clone())]))["y"].clone();
                 for (i, (y, want)) in forward(&operator, &x, Dtype::F32).iter().zip(&want).enumerate() {
-                    let limit = 8.0 * crate::common::unit(Dtype::F32) * want.abs().max(1.0);
+                    // Two units of eps, where kernels that keep one number of a mean are off by 10^4 and more.
+                    let limit = 4.0 * crate::common::unit(Dtype::F32) * want.abs().max(1.0);
                     assert!((y - want).abs() <= limit, "{offset} {n}: y[{i}] = {y:e}, not {want:e}");
                 }
             }
