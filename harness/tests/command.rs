@@ -49,6 +49,8 @@ fn bad_input_says_what_was_wrong_and_exits_with_2() {
         (&["certify", "--plugin", "/nonexistent/kernel.so"], &["cannot read", "check the path"]),
         (&["certify", "--plugin", &no_library], &["not a shared library"]),
         (&["certify", "--out", "/proc/nowhere"], &["cannot write", "choose an output folder"]),
+        (&["identities", "--jobs", "0"], &["--jobs", "0"]),
+        (&["certify", "--jobs", "0"], &["--jobs", "0"]),
         (&["identities", "pre_rmsnorm_transformer"], &["did you mean `pre_rms_norm_transformer`"]),
         (&["explain", "rmsnorm"], &["did you mean `rms_norm`"]),
         (&["replay", "layer_norm:forwrd dtype=f32"], &["forward or backward"]),
