@@ -9,7 +9,7 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use crate::abi::{Refusal, Tensor};
-use crate::simd::{Element, Sink, Source, fence};
+use crate::simd::{Element, Sink, Source, array, fence};
 
 /// An axis: its size, and its step in elements.
 type Axis = (usize, usize);
@@ -306,7 +306,7 @@ pub fn writers<'v, E: Element, const M: usize>(
 /// Bytes of all tensors of a call from which on outputs are written past the caches. On the machines that were
 /// measured (1 MiB of second-level cache a core, 32 MiB of third-level cache for all) a streaming copy overtakes an
 /// ordinary one between 12 and 32 MiB; below, whoever reads the output next should find it in a cache.
-const STREAMED_BYTES: usize = 24 << 20;
+const STREAMED_BYTES: usize = 12 << 20;
 
 /// Which outputs to write past the caches: those of a large call, unless they are the memory of an input, which is in
 /// the caches already.
@@ -437,11 +437,11 @@ impl<E: Element> Writer<'_, E> {
         if view.is_dense() {
             // SAFETY: `Call::from_raw` vouches for all that sizes and strides reach; this thread owns the rows.
             let row = |i| unsafe { Sink::from_raw(view.row_start(row + i), width) }.streaming(self.streams);
-            return std::array::from_fn(row);
+            return array(row);
         }
         let pitch = view.pitch();
         let mut rows = self.buffer[(row - self.tile.start) * pitch..].chunks_mut(pitch);
-        std::array::from_fn(|_| Sink::from(&mut rows.next().unwrap_or_default()[..width]))
+        array(|_| Sink::from(&mut rows.next().unwrap_or_default()[..width]))
     }
 
     /// Says that a row is complete.

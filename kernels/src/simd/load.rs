@@ -1,5 +1,7 @@
 //! What stages read.
 
+use std::mem::MaybeUninit;
+
 use super::run::Source;
 use super::{Element, Isa, Lanes, Real};
 
@@ -44,7 +46,7 @@ impl<S: Isa, R: Real, L: Load<S, R>, const N: usize> Load<S, R> for [L; N] {
 
     #[inline(always)]
     fn extent(&self) -> Option<usize> {
-        common(self.each_ref().map(L::extent))
+        common_of(self, L::extent)
     }
 
     #[inline(always)]
@@ -125,7 +127,9 @@ macro_rules! tuple {
 
             #[inline(always)]
             fn extent(&self) -> Option<usize> {
-                common([$(self.$index.extent()),*])
+                let known = None;
+                $(let known = common(known, self.$index.extent());)*
+                known
             }
 
             #[inline(always)]
@@ -212,27 +216,38 @@ impl Fetch for () {
     }
 }
 
-/// An array of at least one value. Unlike the standard library's functions for that, it is sure to be inlined, as
+/// An array of values. Unlike the standard library's functions for that, it is sure to be inlined, as
 /// [`Task::run`](super::Task::run) demands.
 #[inline(always)]
-pub fn array<T: Copy, const N: usize>(mut make: impl FnMut(usize) -> T) -> [T; N] {
-    let mut values = [make(0); N];
-    for (i, value) in values.iter_mut().enumerate().skip(1) {
-        *value = make(i);
+pub fn array<T, const N: usize>(mut make: impl FnMut(usize) -> T) -> [T; N] {
+    let mut values = [const { MaybeUninit::uninit() }; N];
+    for (i, value) in values.iter_mut().enumerate() {
+        value.write(make(i));
     }
-    values
+    // SAFETY: every value has been written; they are moved.
+    unsafe { (&raw const values).cast::<[T; N]>().read() }
 }
 
-/// The one length that all parts have.
+/// The one length that two parts have.
 ///
 /// # Panics
 /// If they differ: it is what makes the stages' unchecked loads sound.
 #[inline(always)]
-pub(super) fn common<const N: usize>(extents: [Option<usize>; N]) -> Option<usize> {
+pub(super) fn common(one: Option<usize>, other: Option<usize>) -> Option<usize> {
+    let (Some(one), Some(other)) = (one, other) else { return one.or(other) };
+    assert!(one == other, "runs of different lengths");
+    Some(one)
+}
+
+/// The one length that all parts of an array have.
+///
+/// # Panics
+/// If they differ.
+#[inline(always)]
+pub(super) fn common_of<T>(parts: &[T], extent: impl Fn(&T) -> Option<usize>) -> Option<usize> {
     let mut known = None;
-    for extent in extents.into_iter().flatten() {
-        assert!(known.is_none_or(|known| known == extent), "runs of different lengths");
-        known = Some(extent);
+    for part in parts {
+        known = common(known, extent(part));
     }
     known
 }

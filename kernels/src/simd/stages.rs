@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::isa::MAX_LANES;
 use super::load::{array, common};
 use super::store::Streaming;
 use super::{Fetch, Isa, Lanes, Load, Real, Store};
@@ -62,6 +63,24 @@ pub fn sum<S: Isa, R: Real, L: Load<S, R>, const K: usize>(
     totals
 }
 
+/// The sum of the first `N` elements, if there are so many: without the care that [`sum`] takes, and in a third of its time.
+#[inline(always)]
+pub fn sum_head<S: Isa, R: Real, L: Load<S, R, Item = Lanes<S, R>>, const N: usize>(simd: S, from: L) -> Option<R> {
+    let lanes = R::lanes::<S>();
+    const { assert!(N.is_multiple_of(MAX_LANES)) };
+    if from.extent().is_none_or(|extent| extent < N) {
+        return None;
+    }
+    let mut total = Lanes::splat(simd, R::default());
+    let mut i = 0;
+    while i < N {
+        // SAFETY: `N`, within the extent, is a multiple of the number of lanes.
+        total = total + unsafe { from.load(simd, i) };
+        i += lanes;
+    }
+    Some(total.sum())
+}
+
 /// Computes every element of `to` from the elements of `from` at the same index.
 ///
 /// All of `from` is read at an index before `to` is written there, so they may be the same memory.
@@ -88,7 +107,7 @@ pub fn map_and_fetch<S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>, F: Fetch>(
     compute: impl Fn(L::Item) -> T::Item,
     next: F,
 ) {
-    let n = common([from.extent(), to.extent()]).unwrap_or(0);
+    let n = common(from.extent(), to.extent()).unwrap_or(0);
     let (lines, streams) = if F::STREAMS { lines::<S, R, T>(&to, n) } else { (whole_lines::<S, R, T>(0, n), false) };
     for range in [0..lines.start, lines.end..n] {
         map_range(simd, range, &from, &to, &compute);

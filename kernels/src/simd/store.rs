@@ -1,6 +1,6 @@
 //! What stages write.
 
-use super::load::{Load, Splat, array, common};
+use super::load::{Load, Splat, array, common, common_of};
 use super::run::{Sink, Source};
 use super::{Element, Isa, Lanes, Real};
 
@@ -170,7 +170,9 @@ macro_rules! tuple {
 
             #[inline(always)]
             fn extent(&self) -> Option<usize> {
-                common([$(self.$index.extent()),*])
+                let known = None;
+                $(let known = common(known, self.$index.extent());)*
+                known
             }
 
             const LINE: usize = largest(&[$($name::LINE),*]);
@@ -255,10 +257,7 @@ impl<S: Isa, R: Real, T: Store<S, R>, const N: usize> Store<S, R> for [T; N] {
 
     #[inline(always)]
     fn extent(&self) -> Option<usize> {
-        common::<N>(array(
-            #[inline(always)]
-            |i| self[i].extent(),
-        ))
+        common_of(self, T::extent)
     }
 
     #[inline(always)]

@@ -1,6 +1,5 @@
 //! The loops backward: `dx`, and the sums that are the gradients of weight and bias.
 
-use std::array::from_fn;
 use std::ops::Range;
 
 use super::{Line, Measured, Operator, Parameters, Rows, Sum, Sums, Terms, Verdict, is_long, measuring};
@@ -188,12 +187,12 @@ impl<'j, D: Element, O: Operator<D::Real>, const N: usize, const M: usize> Job<'
             {
                 let (next_dy, next_more, next_x) = inputs(row + 1);
                 let inputs = ([dy, next_dy], [more, next_more], [x, next_x]);
-                let dx = transposed(writers.each_mut().map(|writer| writer.neighbours(row)));
+                let dx = neighbours(writers, row);
                 self.row.map(simd, inputs, [first, second], dx, (row, params), Cached);
                 row += 2;
                 continue;
             }
-            let (inputs, dx) = (([dy], [more], [x]), [writers.each_mut().map(|writer| writer.row(row))]);
+            let (inputs, dx) = (([dy], [more], [x]), neighbours(writers, row));
             match known[0] {
                 Some(gradient) => self.row.map(simd, inputs, [gradient], dx, (row, params), self.soon(row + 1)),
                 None => self.row.rescue(inputs, dx, (row, params), room),
@@ -209,12 +208,17 @@ impl<'j, D: Element, O: Operator<D::Real>, const N: usize, const M: usize> Job<'
     }
 }
 
-/// Rows by outputs, of outputs by rows.
+/// `R` rows of each output.
 #[inline(always)]
-fn transposed<T, const R: usize, const M: usize>(outputs: [[T; R]; M]) -> [[T; M]; R] {
-    let mut outputs = outputs.map(IntoIterator::into_iter);
-    // Every iterator has `R` values.
-    from_fn(|_| outputs.each_mut().map(|rows| rows.next().unwrap_or_else(|| unreachable!())))
+fn neighbours<'w, D: Element, const R: usize, const M: usize>(
+    writers: &'w mut [Writer<'_, D>; M],
+    row: usize,
+) -> [[Sink<'w, D>; R]; M] {
+    let mut writers = writers.iter_mut();
+    array(
+        #[inline(always)]
+        |_| writers.next().unwrap_or_else(|| unreachable!("there are `M`")).neighbours(row),
+    )
 }
 
 /// The sums of the blocks of one thread.
@@ -292,7 +296,7 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
         simd: S,
         (dy, more, x): RowInputs<'_, D, L, E, R>,
         gradients: [Gradient<D::Real>; R],
-        mut dx: [[Sink<'_, D>; M]; R],
+        mut dx: [[Sink<'_, D>; R]; M],
         (row, params): (usize, &mut Params<'_, D::Real>),
         soon: impl Fetch,
     ) {
@@ -340,7 +344,7 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
     fn rescue<E: Element<Real = D::Real>, L: Addend<D::Real>, const M: usize>(
         &self,
         (dy, more, [x]): RowInputs<'_, D, L, E, 1>,
-        dx: [[Sink<'_, D>; M]; 1],
+        dx: [[Sink<'_, D>; 1]; M],
         place: (usize, &mut Params<'_, D::Real>),
         room: &mut Vec<D::Real>,
     ) {
@@ -438,7 +442,7 @@ fn map_gradients<S: Isa, D: Element, E: Element<Real = D::Real>, L, const R: usi
     simd: S,
     (dy, x, weight, more): From<'_, D, E, L, R>,
     lanes: [GradientLanes<S, D::Real>; R],
-    dx: [[Sink<'_, D>; M]; R],
+    dx: [[Sink<'_, D>; R]; M],
     (weight_sums, bias_sums): (impl Slot<S, D::Real>, impl Slot<S, D::Real>),
     stored: impl Fn(Lanes<S, D::Real>) -> Lanes<S, D::Real>,
     soon: impl Fetch,
@@ -462,10 +466,10 @@ fn map_gradients<S: Isa, D: Element, E: Element<Real = D::Real>, L, const R: usi
                     let whole = x_hat.mul_add(row.b, g + row.a);
                     weight = dy.mul_add(stored(x_hat), weight);
                     bias = bias + dy;
-                    [(if row.is_coupled { whole } else { g }) * row.scale + more[i]; M]
+                    (if row.is_coupled { whole } else { g }) * row.scale + more[i]
                 },
             );
-            (dx, weight, bias)
+            ([dx; M], weight, bias)
         },
         soon,
     );

@@ -114,7 +114,8 @@ impl<'j, D: Element, O: Operator<D::Real>, const N: usize> Job<'j, D, O, N> {
         for (row, source) in rows.clone().zip(&mut sources) {
             *source = x(row);
         }
-        let statistics = self.row.measure_all(simd, &sources[..rows.len()]);
+        let mut statistics = [None; TILE];
+        self.row.measure_all(simd, &sources[..rows.len()], &mut statistics);
         let mut i = 0;
         while i < rows.len() {
             let (x, known, row) = (&sources[i..], &statistics[i..], rows.start + i);
@@ -156,24 +157,24 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
         &self,
         simd: S,
         x: &[Source<'_, E>],
-    ) -> [Option<O::Statistic>; TILE] {
+        statistics: &mut [Option<O::Statistic>; TILE],
+    ) {
         let (count, scaling) = (self.operator.measured(self.width), Scaling::none(self.parameters.eps));
-        let mut measured = [Measured { count, shift: D::Real::default(), sums: [0.0; 2], is_second: false }; TILE];
-        for (row, x) in measured.iter_mut().zip(x) {
-            row.shift = self.operator.shift(simd, *x);
+        let (mut shifts, mut sums) = ([D::Real::default(); TILE], [[0.0; 2]; TILE]);
+        for (x, shift) in x.iter().zip(&mut shifts) {
+            *shift = self.operator.shift(simd, *x);
         }
-        for (row, x) in measured.iter_mut().zip(x) {
-            row.sums = sum(simd, x.part(0..count), measuring::<_, _, O>(simd, row.shift));
+        for ((x, shift), sums) in x.iter().zip(&shifts).zip(&mut sums) {
+            *sums = sum(simd, x.part(0..count), measuring::<_, _, O>(simd, *shift));
         }
-        let mut statistics = [None; TILE];
-        for ((row, statistic), x) in measured.into_iter().zip(&mut statistics).zip(x) {
-            *statistic = match self.operator.judge(row, scaling) {
+        for (((x, shift), sums), statistic) in x.iter().zip(&shifts).zip(&sums).zip(statistics) {
+            let measured = Measured { count, shift: *shift, sums: *sums, is_second: false };
+            *statistic = match self.operator.judge(measured, scaling) {
                 Verdict::Accepted(statistic) => Some(statistic),
                 Verdict::Again(nearer) => self.measure(simd, *x, Some(nearer), scaling),
                 Verdict::Rejected => None,
             };
         }
-        statistics
     }
 
     /// The statistic of a row, measured about a shift if one is given; `None` if its squares have left the range of the working precision.

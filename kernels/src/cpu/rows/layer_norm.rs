@@ -19,7 +19,7 @@ use super::{Line, Measured, Operator, Rows, Verdict};
 use crate::abi::{Call, Refusal};
 use crate::cpu::arguments::for_data_type;
 use crate::cpu::moments::Scaling;
-use crate::simd::{Element, Isa, Lanes, Real, Source, sum};
+use crate::simd::{Element, Isa, Lanes, Real, Source, sum, sum_head};
 
 /// `x`, `weight`?, `bias`? -> `y`
 ///
@@ -66,15 +66,16 @@ impl<R: Real> Operator<R> for LayerNorm {
 
     #[inline(always)]
     fn shift<S: Isa, E: Element<Real = R>>(&self, simd: S, x: Source<'_, E>) -> R {
-        let sample = x.part(0..x.len().min(SAMPLE));
+        if let Some(total) = sum_head::<_, _, _, SAMPLE>(simd, x) {
+            return R::from_f64(total.to_f64() * (1.0 / SAMPLE as f64));
+        }
         let [total] = sum(
             simd,
-            sample,
+            x,
             #[inline(always)]
             |x, [total]| [total + x],
         );
-        // A multiplication, where it can be: all that follows waits for it.
-        R::from_f64(if sample.len() == SAMPLE { total * (1.0 / SAMPLE as f64) } else { total / sample.len() as f64 })
+        R::from_f64(total / x.len() as f64)
     }
 
     /// From `d = x - shift`: `mean = shift + mean(d)`, `variance = mean(d^2) - mean(d)^2`, where the latter is small. If it
