@@ -43,6 +43,11 @@ pub struct Tensor<'a> {
 }
 
 impl Tensor<'_> {
+    /// Size and stride of each axis.
+    pub fn axes(&self) -> impl Iterator<Item = (i64, i64)> {
+        self.shape.iter().copied().zip(self.strides.iter().copied())
+    }
+
     /// Number of elements.
     pub fn len(&self) -> usize {
         self.shape.iter().map(|&size| size as usize).product()

@@ -73,10 +73,12 @@ pub fn eps(call: &Call<'_>) -> Result<f64, Refusal> {
 /// # Errors
 /// If one is negative.
 pub fn sizes(name: &str, tensor: &Tensor<'_>) -> Result<SmallVec<[usize; 6]>, Refusal> {
-    let size = |&size: &i64| {
-        usize::try_from(size).map_err(|_| Refusal::Failed(format!("`{name}` has a negative size, {size}")))
-    };
-    tensor.shape.iter().map(size).collect()
+    let mut sizes = SmallVec::new();
+    for &size in tensor.shape {
+        let negative = |_| Refusal::Failed(format!("`{name}` has a negative size, {size}"));
+        sizes.push(usize::try_from(size).map_err(negative)?);
+    }
+    Ok(sizes)
 }
 
 /// Checks the sizes of a tensor.
@@ -127,11 +129,7 @@ pub fn running<'a, D: Element>(name: &str, tensor: &Tensor<'a>, channels: i64) -
 
 /// A tensor as one row.
 fn whole<'a, E: Element>(name: &str, tensor: &Tensor<'a>) -> Result<Input<'a, E>, Refusal> {
-    Input::new(name, tensor, tensor.shape, tensor.strides, &[], &all_axes(tensor))
-}
-
-fn all_axes(tensor: &Tensor<'_>) -> SmallVec<[usize; 6]> {
-    (0..tensor.shape.len()).collect()
+    Input::new(name, tensor, tensor.axes(), 0)
 }
 
 /// The values of a tensor of one row, in the working precision.
@@ -210,9 +208,8 @@ impl<'a> ParamOutput<'a> {
     }
 
     fn write_as<E: Element>(&self, fill: Option<&impl Fn(usize, &mut [f64])>) -> Result<(), Refusal> {
-        let (tensor, axes) = (&self.tensor, (0..self.tensor.shape.len()).collect::<Vec<usize>>());
-        let output = Output::<E>::new(self.name, tensor, tensor.shape, tensor.strides, &[], &axes)?;
-        if let Some(fill) = fill.filter(|_| !tensor.shape.contains(&0)) {
+        let output = Output::<E>::new(self.name, &self.tensor, self.tensor.axes(), 0)?;
+        if let Some(fill) = fill.filter(|_| !self.tensor.shape.contains(&0)) {
             simd::run(InstructionSet::current(), Round { fill, to: output.writer(1, false) });
         }
         Ok(())

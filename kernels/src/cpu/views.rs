@@ -35,17 +35,15 @@ impl<E: Element> View<E> {
     fn new(
         name: &str,
         tensor: &Tensor<'_>,
-        shape: &[i64],
-        strides: &[i64],
-        outer: &[usize],
-        inner: &[usize],
+        axes: impl IntoIterator<Item = (i64, i64)>,
+        outer_axes: usize,
     ) -> Result<Self, Refusal> {
         if tensor.dtype != E::DTYPE {
             return Err(Refusal::Failed(format!("`{name}` has dtype {}, expected {}", tensor.dtype, E::DTYPE)));
         }
-        let mut axes = Axes::new();
-        let (mut count, mut reach) = (1usize, 0usize);
-        for (&size, &stride) in shape.iter().zip(strides) {
+        let (mut outer, mut inner) = (Axes::new(), Axes::new());
+        let (mut count, mut width, mut reach) = (1usize, 1usize, 0usize);
+        for (place, (size, stride)) in axes.into_iter().enumerate() {
             let negative = || Refusal::Unsupported(format!("`{name}` has a negative size or stride"));
             let size = usize::try_from(size).map_err(|_| negative())?;
             let stride = usize::try_from(stride).map_err(|_| negative())?;
@@ -54,7 +52,12 @@ impl<E: Element> View<E> {
                 return Err(Refusal::Failed(format!("`{name}` is larger than the address space")));
             };
             (reach, count) = (sum, product);
-            axes.push((size, stride));
+            if place < outer_axes {
+                join(&mut outer, (size, stride));
+            } else {
+                join(&mut inner, (size, stride));
+                width *= size;
+            }
         }
         if count > 0 {
             if reach >= isize::MAX as usize / size_of::<E>() || count >= isize::MAX as usize / size_of::<E>() {
@@ -64,12 +67,10 @@ impl<E: Element> View<E> {
                 return Err(Refusal::Failed(format!("the address of `{name}` is null or not aligned to its elements")));
             }
         }
-        let pick = |which: &[usize]| merged(which.iter().map(|&axis| axes[axis]));
-        let (outer, inner) = (pick(outer), pick(inner));
         Ok(View {
             start: tensor.data.cast(),
             reach: if count > 0 { reach + 1 } else { 0 },
-            width: inner.iter().map(|&(size, _)| size).product(),
+            width,
             is_dense: matches!(inner[..], [] | [(_, 1)]),
             step: match outer[..] {
                 [] => Some(0),
@@ -78,6 +79,24 @@ impl<E: Element> View<E> {
             },
             outer,
             inner,
+        })
+    }
+
+    /// Whether no two elements are the same memory.
+    fn is_free_of_overlaps(&self) -> bool {
+        if self.is_dense && (self.outer.is_empty() || self.step.is_some_and(|step| step >= self.width)) {
+            return true;
+        }
+        let mut axes: Axes = self.outer.iter().chain(&self.inner).copied().collect();
+        if axes.iter().any(|&(size, _)| size == 0) {
+            axes.clear();
+        }
+        axes.sort_by_key(|&(_, stride)| stride);
+        let mut reach = 0;
+        axes.into_iter().all(|(size, stride)| {
+            let is_beyond = stride > reach;
+            reach += (size - 1) * stride;
+            is_beyond
         })
     }
 
@@ -176,16 +195,14 @@ pub const CACHE_LINE: usize = 64;
 /// The most bytes of rows that are gathered together: they should stay in a cache.
 const TILE_BYTES: usize = 1 << 23;
 
-/// Drops axes of size 1 and joins neighbours that are steps of one longer axis.
-fn merged(axes: impl Iterator<Item = Axis>) -> Axes {
-    let mut result = Axes::new();
-    for (size, stride) in axes.filter(|&(size, _)| size != 1) {
-        match result.last_mut() {
-            Some(last) if last.1 == size * stride => *last = (last.0 * size, stride),
-            _ => result.push((size, stride)),
-        }
+/// Adds an axis to others: to the last, if that is made of steps of the new one. One of size 1 is none.
+#[inline(always)]
+fn join(axes: &mut Axes, (size, stride): Axis) {
+    match axes.last_mut() {
+        _ if size == 1 => {}
+        Some(last) if last.1 == size * stride => *last = (last.0 * size, stride),
+        _ => axes.push((size, stride)),
     }
-    result
 }
 
 /// A tensor to read, as rows.
@@ -207,20 +224,18 @@ unsafe impl<E: Sync> Sync for Input<'_, E> {}
 unsafe impl<E: Send> Sync for Output<'_, E> {}
 
 impl<'a, E: Element> Input<'a, E> {
-    /// The rows that `outer` axes number and `inner` axes lie along. Sizes and strides are the tensor's, or say the same of
-    /// its memory in other words (an axis divided in two).
+    /// The rows that the first `outer` axes number and the others lie along. The axes, sizes and strides, are the tensor's,
+    /// or say the same of its memory in other words (in another order, one divided in two).
     ///
     /// # Errors
     /// Another dtype; negative strides; an address that is null or not aligned.
     pub fn new(
         name: &str,
         tensor: &Tensor<'a>,
-        shape: &[i64],
-        strides: &[i64],
-        outer: &[usize],
-        inner: &[usize],
+        axes: impl IntoIterator<Item = (i64, i64)>,
+        outer: usize,
     ) -> Result<Self, Refusal> {
-        Ok(Input { view: View::new(name, tensor, shape, strides, outer, inner)?, _memory: PhantomData })
+        Ok(Input { view: View::new(name, tensor, axes, outer)?, _memory: PhantomData })
     }
 
     /// A row where it lies, if it is dense.
@@ -247,33 +262,22 @@ impl<'a, E: Element> Input<'a, E> {
 }
 
 impl<'a, E: Element> Output<'a, E> {
-    /// The rows that `outer` axes number and `inner` axes lie along. Sizes and strides are the tensor's, or say the same of
-    /// its memory in other words (an axis divided in two).
+    /// The rows that the first `outer` axes number and the others lie along; axes as for [`Input::new`].
     ///
     /// # Errors
     /// As for [`Input::new`]; also if elements overlap.
     pub fn new(
         name: &str,
         tensor: &Tensor<'a>,
-        shape: &[i64],
-        strides: &[i64],
-        outer: &[usize],
-        inner: &[usize],
+        axes: impl IntoIterator<Item = (i64, i64)>,
+        outer: usize,
     ) -> Result<Self, Refusal> {
-        let view = View::new(name, tensor, shape, strides, outer, inner)?;
-        let mut axes: Axes = view.outer.iter().chain(&view.inner).copied().collect();
-        if axes.iter().any(|&(size, _)| size == 0) {
-            axes.clear();
+        let view = View::new(name, tensor, axes, outer)?;
+        if view.is_free_of_overlaps() {
+            Ok(Output { view, _memory: PhantomData })
+        } else {
+            Err(Refusal::Unsupported(format!("elements of `{name}` overlap")))
         }
-        axes.sort_by_key(|&(_, stride)| stride);
-        let mut reach = 0;
-        for (size, stride) in axes {
-            if stride <= reach && size > 1 {
-                return Err(Refusal::Unsupported(format!("elements of `{name}` overlap")));
-            }
-            reach += size.saturating_sub(1) * stride;
-        }
-        Ok(Output { view, _memory: PhantomData })
     }
 
     /// `len` elements, dense from the one `offset` elements behind the first.

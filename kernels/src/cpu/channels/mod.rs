@@ -21,7 +21,7 @@ mod planar;
 mod running;
 mod stages;
 
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use super::arguments::{Param, ParamOutput, eps, expect_sizes, param, sizes};
 use super::moments::Total;
@@ -154,24 +154,24 @@ impl<'a, R: Real> Sets<'a, R> {
         &self,
         name: &str,
         tensor: Tensor<'a>,
-        make: impl FnOnce(&str, &Tensor<'a>, &[i64], &[i64], &[usize], &[usize]) -> Result<V, Refusal>,
+        make: impl FnOnce(&str, &Tensor<'a>, SmallVec<[(i64, i64); 6]>, usize) -> Result<V, Refusal>,
     ) -> Result<Data<V>, Refusal> {
         expect_sizes(name, &tensor, self.shape)?;
-        // Channels become two axes: groups, and channels of a group.
-        let split = |axes: &[i64], outer: i64, inner: i64| {
-            let channels = [axes[0], outer, inner];
-            channels.into_iter().chain(axes[2..].iter().copied()).collect::<SmallVec<[i64; 6]>>()
+        let axes: SmallVec<[(i64, i64); 6]> = tensor.axes().collect();
+        let (batch, (channels, step), space) = (axes[0], axes[1], &axes[2..]);
+        let (outer, inner) = match self.division {
+            Division::Batch => (smallvec![(channels, step)], batch),
+            Division::Groups(groups) => {
+                // Channels become two axes: groups, and channels of a group.
+                let members = channels / groups as i64;
+                (smallvec![batch, (groups as i64, step.saturating_mul(members))], (members, step))
+            }
         };
-        let groups = if let Division::Groups(groups) = self.division { groups as i64 } else { 1 };
-        let members = self.shape[1] / groups;
-        let shape = split(tensor.shape, groups, members);
-        let strides = split(tensor.strides, tensor.strides[1].saturating_mul(members), tensor.strides[1]);
-        let (outer, first) = match self.division {
-            Division::Batch => (&[2][..], 0),
-            Division::Groups(_) => (&[0, 1][..], 2),
-        };
-        let inner: SmallVec<[usize; 6]> = std::iter::once(first).chain(3..shape.len()).collect();
-        let rows = make(name, &tensor, &shape, &strides, outer, &inner)?;
+        let mut all: SmallVec<[(i64, i64); 6]> = outer;
+        let outer = all.len();
+        all.push(inner);
+        all.extend_from_slice(space);
+        let rows = make(name, &tensor, all, outer)?;
         Ok(Data { rows, steps: Steps::of(&tensor) })
     }
 

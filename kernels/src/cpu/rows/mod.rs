@@ -58,12 +58,13 @@ impl<'a> Rows<'a> {
         Rows::new(call, inner)
     }
 
-    fn axes(&self) -> Vec<usize> {
-        (0..self.shape.len()).collect()
+    /// How many axes number the rows.
+    fn outer(&self) -> usize {
+        self.shape.len() - self.inner
     }
 
     fn row_sizes(&self) -> &'a [i64] {
-        &self.shape[self.shape.len() - self.inner..]
+        &self.shape[self.outer()..]
     }
 
     /// A data input.
@@ -73,9 +74,7 @@ impl<'a> Rows<'a> {
     fn input<D: Element>(&self, name: &str) -> Result<Input<'a, D>, Refusal> {
         let tensor = self.call.required_input(name)?;
         expect_sizes(name, &tensor, self.shape)?;
-        let axes = self.axes();
-        let (outer, inner) = axes.split_at(axes.len() - self.inner);
-        Input::new(name, &tensor, tensor.shape, tensor.strides, outer, inner)
+        Input::new(name, &tensor, tensor.axes(), self.outer())
     }
 
     /// A data output.
@@ -85,9 +84,7 @@ impl<'a> Rows<'a> {
     fn output<D: Element>(&self, name: &str) -> Result<Output<'a, D>, Refusal> {
         let tensor = self.call.required_output(name)?;
         expect_sizes(name, &tensor, self.shape)?;
-        let axes = self.axes();
-        let (outer, inner) = axes.split_at(axes.len() - self.inner);
-        Output::new(name, &tensor, tensor.shape, tensor.strides, outer, inner)
+        Output::new(name, &tensor, tensor.axes(), self.outer())
     }
 
     /// `eps`, weight and bias, those that are there.
