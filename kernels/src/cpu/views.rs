@@ -9,7 +9,7 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use crate::abi::{Refusal, Tensor};
-use crate::simd::{Element, Sink, Source, array, fence};
+use crate::simd::{Element, Sink, Source, fence};
 
 /// An axis: its size, and its step in elements.
 type Axis = (usize, usize);
@@ -438,14 +438,28 @@ impl<E: Element> Writer<'_, E> {
     #[inline(always)]
     pub fn neighbours<const R: usize>(&mut self, row: usize) -> [Sink<'_, E>; R] {
         let (view, width) = (self.view, self.view.width);
+        let mut rows = [const { Sink::NONE }; R];
         if view.is_dense() {
-            // SAFETY: `Call::from_raw` vouches for all that sizes and strides reach; this thread owns the rows.
-            let row = |i| unsafe { Sink::from_raw(view.row_start(row + i), width) }.streaming(self.streams);
-            return array(row);
+            for (i, sink) in rows.iter_mut().enumerate() {
+                // SAFETY: `Call::from_raw` vouches for all that sizes and strides reach; this thread owns the rows.
+                *sink = unsafe { Sink::from_raw(view.row_start(row + i), width) }.streaming(self.streams);
+            }
+        } else {
+            let buffer = &mut self.buffer[(row - self.tile.start) * view.pitch()..];
+            for (sink, buffer) in rows.iter_mut().zip(buffer.chunks_mut(view.pitch())) {
+                *sink = Sink::from(&mut buffer[..width]);
+            }
         }
-        let pitch = view.pitch();
-        let mut rows = self.buffer[(row - self.tile.start) * pitch..].chunks_mut(pitch);
-        array(|_| Sink::from(&mut rows.next().unwrap_or_default()[..width]))
+        rows
+    }
+
+    /// A row that has been written, and not yet committed.
+    ///
+    /// # Panics
+    /// As for [`neighbours`](Self::neighbours).
+    #[inline(always)]
+    pub fn written(&self, row: usize) -> Source<'_, E> {
+        Together { view: self.view, first: self.tile.start, buffer: &self.buffer }.row(row)
     }
 
     /// Says that a row is complete.

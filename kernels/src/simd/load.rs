@@ -1,7 +1,5 @@
 //! What stages read.
 
-use std::mem::MaybeUninit;
-
 use super::run::Source;
 use super::{Element, Isa, Lanes, Real};
 
@@ -216,16 +214,15 @@ impl Fetch for () {
     }
 }
 
-/// An array of values. Unlike the standard library's functions for that, it is sure to be inlined, as
+/// An array of at least one value. Unlike the standard library's functions for that, it is sure to be inlined, as
 /// [`Task::run`](super::Task::run) demands.
 #[inline(always)]
-pub fn array<T, const N: usize>(mut make: impl FnMut(usize) -> T) -> [T; N] {
-    let mut values = [const { MaybeUninit::uninit() }; N];
-    for (i, value) in values.iter_mut().enumerate() {
-        value.write(make(i));
+pub fn array<T: Copy, const N: usize>(mut make: impl FnMut(usize) -> T) -> [T; N] {
+    let mut values = [make(0); N];
+    for (i, value) in values.iter_mut().enumerate().skip(1) {
+        *value = make(i);
     }
-    // SAFETY: every value has been written; they are moved.
-    unsafe { (&raw const values).cast::<[T; N]>().read() }
+    values
 }
 
 /// The one length that two parts have.

@@ -6,6 +6,7 @@
 
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::ptr;
 
 use super::isa::{self, CACHE_LINE, Line};
 use super::load::Load;
@@ -95,6 +96,9 @@ pub struct Sink<'a, E> {
 }
 
 impl<'a, E: Element> Sink<'a, E> {
+    /// Nothing to write.
+    pub const NONE: Self = Sink { start: ptr::dangling_mut(), len: 0, streams: false, _memory: PhantomData };
+
     /// # Safety
     /// `len` elements are writable at `start` for `'a`, and touched meanwhile by this thread only, through views.
     #[inline(always)]

@@ -214,11 +214,11 @@ fn neighbours<'w, D: Element, const R: usize, const M: usize>(
     writers: &'w mut [Writer<'_, D>; M],
     row: usize,
 ) -> [[Sink<'w, D>; R]; M] {
-    let mut writers = writers.iter_mut();
-    array(
-        #[inline(always)]
-        |_| writers.next().unwrap_or_else(|| unreachable!("there are `M`")).neighbours(row),
-    )
+    let mut rows = [const { [const { Sink::NONE }; R] }; M];
+    for (rows, writer) in rows.iter_mut().zip(writers) {
+        *rows = writer.neighbours(row);
+    }
+    rows
 }
 
 /// The sums of the blocks of one thread.
@@ -365,6 +365,7 @@ fn products<S: Isa, R: Real, O: Operator<R>>(
     shift: R,
 ) -> impl Fn((Lanes<S, R>, Lanes<S, R>, Lanes<S, R>), Terms<S, R, 4>) -> Terms<S, R, 4> {
     let shift = Lanes::splat(simd, shift);
+    #[inline(always)]
     move |(dy, x, w), [total, squares, g_sum, product]| {
         let (d, g) = (if O::SHIFTS { x - shift } else { x }, dy * w);
         let total = if O::TOTALS { total + d } else { total };

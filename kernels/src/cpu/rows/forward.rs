@@ -7,7 +7,8 @@ use crate::cpu::moments::{Scaling, rescale};
 use crate::cpu::parallel;
 use crate::cpu::views::{Input, Output, Reader, Writer, streams, writers};
 use crate::simd::{
-    self, Cached, Element, Fetch, InstructionSet, Isa, Lanes, Real, Sink, Source, Task, array, map_and_fetch, sum,
+    self, Cached, Element, Fetch, InstructionSet, Isa, Lanes, Real, Sink, Source, Task, array, map_and_fetch,
+    map_and_sum, sum,
 };
 
 /// Normalizes all rows. With two inputs, their sum is normalized, and stored in the second output.
@@ -70,6 +71,9 @@ impl<D: Element, O: Operator<D::Real>, const N: usize> Task for Part<'_, D, O, N
         } else {
             (TILE_BYTES / (job.row.width * size_of::<D>())).clamp(2, TILE)
         };
+        let count = job.row.operator.measured(job.row.width);
+        // What is written past the caches had better not be read again, nor what was rounded if the sum should not be.
+        let reads_stored = !job.streams[N - 1] && (!D::IS_NARROW || job.sum == Sum::Rounded);
         let mut room = Room { sums: Sums::new(job.row.width, tile), rescued: Vec::new() };
         let mut start = rows.start;
         while start < rows.end {
@@ -77,15 +81,30 @@ impl<D: Element, O: Operator<D::Real>, const N: usize> Task for Part<'_, D, O, N
             let most = readers.iter_mut().fold(most, |most, reader| reader.together(start, most));
             let end = start + writers.iter_mut().fold(most, |most, writer| writer.together(start, most));
             let from = readers.each_ref().map(Reader::rows);
-            if N == 2 {
-                let [stored, ..] = &mut writers[N - 1..] else { return };
-                for row in start..end {
-                    let from = (from[0].row(row), from[N - 1].row(row));
-                    room.sums.add(simd, job.sum, from, Some(stored.row(row)), row - start);
+            let mut measured = [Measured { count, shift: D::Real::default(), sums: [0.0; 2], is_second: false }; TILE];
+            let (y, stored) = writers.split_at_mut(1);
+            let y = &mut y[0];
+            match stored {
+                [stored] if reads_stored => {
+                    for (measured, row) in measured.iter_mut().zip(start..end) {
+                        job.row.add(simd, job.sum, (from[0].row(row), from[N - 1].row(row)), stored.row(row), measured);
+                    }
+                    job.tile(simd, start..end, |row| stored.written(row), &measured, y, &mut room.rescued);
                 }
-                job.tile(simd, start..end, |row| room.sums.row(row - start), &mut writers[0], &mut room.rescued);
-            } else {
-                job.tile(simd, start..end, |row| from[0].row(row), &mut writers[0], &mut room.rescued);
+                [stored] => {
+                    for row in start..end {
+                        let from = (from[0].row(row), from[N - 1].row(row));
+                        room.sums.add(simd, job.sum, from, Some(stored.row(row)), row - start);
+                    }
+                    let x = |row| room.sums.row(row - start);
+                    job.row.measure_all(simd, start..end, x, &mut measured);
+                    job.tile(simd, start..end, x, &measured, y, &mut room.rescued);
+                }
+                _ => {
+                    let x = |row| from[0].row(row);
+                    job.row.measure_all(simd, start..end, x, &mut measured);
+                    job.tile(simd, start..end, x, &measured, y, &mut room.rescued);
+                }
             }
             writers.iter_mut().for_each(|writer| writer.commit(end - 1));
             start = end;
@@ -100,37 +119,36 @@ struct Room<R> {
 }
 
 impl<'j, D: Element, O: Operator<D::Real>, const N: usize> Job<'j, D, O, N> {
-    /// Measures rows that `x` has, and maps them: two at a time, for which weight and bias are loaded once.
+    /// Maps rows that `x` has and that have been measured: two at a time, for which weight and bias are loaded once.
     #[inline(always)]
     fn tile<'a, S: Isa, E: Element<Real = D::Real>>(
         &self,
         simd: S,
         rows: Range<usize>,
         x: impl Fn(usize) -> Source<'a, E>,
+        measured: &[Measured<D::Real>; TILE],
         y: &mut Writer<'_, D>,
         room: &mut Vec<D::Real>,
     ) {
-        let mut sources = [Source::from(&[][..]); TILE];
-        for (row, source) in rows.clone().zip(&mut sources) {
-            *source = x(row);
-        }
         let mut statistics = [None; TILE];
-        self.row.measure_all(simd, &sources[..rows.len()], &mut statistics);
-        let mut i = 0;
-        while i < rows.len() {
-            let (x, known, row) = (&sources[i..], &statistics[i..], rows.start + i);
+        for ((measured, statistic), row) in measured.iter().zip(&mut statistics).zip(rows.clone()) {
+            *statistic = self.row.statistic(simd, x(row), *measured);
+        }
+        let mut row = rows.start;
+        while row < rows.end {
+            let known = &statistics[row - rows.start..];
             if S::PAIRS
                 && let [Some(first), Some(second), ..] = *known
             {
-                self.row.map(simd, [x[0], x[1]], [first, second], y.neighbours(row), Cached);
-                i += 2;
+                self.row.map(simd, [x(row), x(row + 1)], [first, second], y.neighbours(row), Cached);
+                row += 2;
                 continue;
             }
             match known[0] {
-                Some(statistic) => self.row.map(simd, [x[0]], [statistic], y.neighbours(row), self.soon(row + 1)),
-                None => self.row.rescue(x[0], y.row(row), room),
+                Some(statistic) => self.row.map(simd, [x(row)], [statistic], y.neighbours(row), self.soon(row + 1)),
+                None => self.row.rescue(x(row), y.row(row), room),
             }
-            i += 1;
+            row += 1;
         }
     }
 
@@ -149,48 +167,90 @@ struct RowJob<'a, D: Element, O> {
 }
 
 impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
-    /// The statistics of up to [`TILE`] rows; `None` for those whose squares have left the range of the working precision.
+    /// The sums of up to [`TILE`] rows.
     ///
-    /// Step by step for all rows: the steps of one wait for each other, those of several do not.
+    /// Step by step for all of them: the steps of one wait for each other, those of several do not.
     #[inline(always)]
-    fn measure_all<S: Isa, E: Element<Real = D::Real>>(
+    fn measure_all<'a, S: Isa, E: Element<Real = D::Real>>(
         &self,
         simd: S,
-        x: &[Source<'_, E>],
-        statistics: &mut [Option<O::Statistic>; TILE],
+        rows: Range<usize>,
+        x: impl Fn(usize) -> Source<'a, E>,
+        measured: &mut [Measured<D::Real>; TILE],
     ) {
-        let (count, scaling) = (self.operator.measured(self.width), Scaling::none(self.parameters.eps));
-        let (mut shifts, mut sums) = ([D::Real::default(); TILE], [[0.0; 2]; TILE]);
-        for (x, shift) in x.iter().zip(&mut shifts) {
-            *shift = self.operator.shift(simd, *x);
+        for (measured, row) in measured.iter_mut().zip(rows.clone()) {
+            measured.shift = self.operator.shift(simd, x(row));
         }
-        for ((x, shift), sums) in x.iter().zip(&shifts).zip(&mut sums) {
-            *sums = sum(simd, x.part(0..count), measuring::<_, _, O>(simd, *shift));
-        }
-        for (((x, shift), sums), statistic) in x.iter().zip(&shifts).zip(&sums).zip(statistics) {
-            let measured = Measured { count, shift: *shift, sums: *sums, is_second: false };
-            *statistic = match self.operator.judge(measured, scaling) {
-                Verdict::Accepted(statistic) => Some(statistic),
-                Verdict::Again(nearer) => self.measure(simd, *x, Some(nearer), scaling),
-                Verdict::Rejected => None,
-            };
+        for (measured, row) in measured.iter_mut().zip(rows) {
+            measured.sums = sum(simd, x(row).part(0..measured.count), measuring::<_, _, O>(simd, measured.shift));
         }
     }
 
-    /// The statistic of a row, measured about a shift if one is given; `None` if its squares have left the range of the working precision.
+    /// Adds two rows, stores the sum, and measures it on the way.
+    ///
+    /// The limit, in the first-level cache: three additions and a fused multiplication for each vector, at one of each a
+    /// cycle, and its store, of two.
+    #[inline(always)]
+    fn add<S: Isa>(
+        &self,
+        simd: S,
+        sum: Sum,
+        (x, residual): (Source<'_, D>, Source<'_, D>),
+        stored: Sink<'_, D>,
+        measured: &mut Measured<D::Real>,
+    ) {
+        // The mean of the sums is the sum of the means.
+        let (shift, other) = (self.operator.shift(simd, x), self.operator.shift(simd, residual));
+        measured.shift = D::Real::from_f64(shift.to_f64() + other.to_f64());
+        let add = measuring::<_, _, O>(simd, measured.shift);
+        measured.sums = if D::IS_NARROW && sum == Sum::Rounded {
+            map_and_sum(
+                simd,
+                (x, residual),
+                stored,
+                #[inline(always)]
+                |(x, residual), terms| {
+                    let total = D::round(x + residual);
+                    (total, add(total, terms))
+                },
+            )
+        } else {
+            map_and_sum(
+                simd,
+                (x, residual),
+                stored,
+                #[inline(always)]
+                |(x, residual), terms| (x + residual, add(x + residual, terms)),
+            )
+        };
+    }
+
+    /// The statistic of a row, once it is measured; `None` if its squares have left the range of the working precision.
+    #[inline(always)]
+    fn statistic<S: Isa, E: Element<Real = D::Real>>(
+        &self,
+        simd: S,
+        x: Source<'_, E>,
+        measured: Measured<D::Real>,
+    ) -> Option<O::Statistic> {
+        match self.operator.judge(measured, Scaling::none(self.parameters.eps)) {
+            Verdict::Accepted(statistic) => Some(statistic),
+            Verdict::Again(nearer) => self.measure(simd, x, nearer, true, Scaling::none(self.parameters.eps)),
+            Verdict::Rejected => None,
+        }
+    }
+
+    /// The statistic of a row, measured about a shift; `None` if its squares have left the range of the working precision.
     #[inline(always)]
     fn measure<S: Isa, E: Element<Real = D::Real>>(
         &self,
         simd: S,
         x: Source<'_, E>,
-        nearer: Option<D::Real>,
+        mut shift: D::Real,
+        mut is_second: bool,
         scaling: Scaling,
     ) -> Option<O::Statistic> {
         let count = self.operator.measured(x.len());
-        let (mut shift, mut is_second) = match nearer {
-            Some(nearer) => (nearer, true),
-            None => (self.operator.shift(simd, x), false),
-        };
         loop {
             let sums = sum(simd, x.part(0..count), measuring::<_, _, O>(simd, shift));
             match self.operator.judge(Measured { count, shift, sums, is_second }, scaling) {
@@ -275,7 +335,8 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
         let count = self.operator.measured(x.len());
         let scaling = rescale(x, count, self.parameters.eps, room);
         let x = Source::from(&room[..]);
-        if let Some(statistic) = self.measure(pulp::Scalar128b, x, None, scaling) {
+        let shift = self.operator.shift(pulp::Scalar128b, x);
+        if let Some(statistic) = self.measure(pulp::Scalar128b, x, shift, false, scaling) {
             self.map(pulp::Scalar128b, [x], [statistic], [y], Cached);
         }
     }

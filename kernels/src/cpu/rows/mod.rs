@@ -280,6 +280,7 @@ fn measuring<S: Isa, R: Real, O: Operator<R>>(
     shift: R,
 ) -> impl Fn(Lanes<S, R>, Terms<S, R, 2>) -> Terms<S, R, 2> {
     let shift = Lanes::splat(simd, shift);
+    #[inline(always)]
     move |x, [total, squares]| {
         let d = if O::SHIFTS { x - shift } else { x };
         [if O::TOTALS { total + d } else { total }, d.mul_add(d, squares)]
