@@ -131,8 +131,8 @@ impl<D: Element, O: Operator<D::Real>, const N: usize, const M: usize> Task for 
         } else {
             Params { first: rows.start, block: job.row.block, weight: &mut *weight, bias: &mut *bias }
         };
-        // What is written past the caches is written row by row: while one is, the next is read.
-        let pairs = !job.streams[0];
+        // Short rows that are written past the caches are written one by one: while one is, the next is read.
+        let pairs = !job.streams[0] || is_long::<D>(job.row.width);
         let mut start = rows.start;
         while start < rows.end {
             // Neighbours within a block share its sums.
@@ -188,7 +188,8 @@ impl<'j, D: Element, O: Operator<D::Real>, const N: usize, const M: usize> Job<'
                 let (next_dy, next_more, next_x) = inputs(row + 1);
                 let inputs = ([dy, next_dy], [more, next_more], [x, next_x]);
                 let dx = neighbours(writers, row);
-                self.row.map(simd, inputs, [first, second], dx, (row, params), Cached);
+                let soon = [self.soon(row + 2), self.soon(row + 3)];
+                self.row.map(simd, inputs, [first, second], dx, (row, params), soon);
                 row += 2;
                 continue;
             }
