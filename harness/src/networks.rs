@@ -26,23 +26,24 @@ struct Statement {
 }
 
 /// Every statement.
-static STATEMENTS: [Statement; 4] = [
+static STATEMENTS: [Statement; 5] = [
     Statement {
         name: "output_variance",
         statement: "the variance of the stream grows linearly with depth in Pre-LN and Peri-LN networks, as the harmonic numbers \
-            with LayerNorm Scaling, not at all in Post-LN networks; without normalization it doubles with every layer, and \
-            stays below e times the start if branches are scaled by 1/√depth as Fixup asks",
-        paper: "Xiong et al., arXiv:2002.04745; Peri-LN, arXiv:2502.02732; The Curse of Depth, arXiv:2502.05795; Fixup, \
-            arXiv:1901.09321",
+            with LayerNorm Scaling, not at all in Post-LN and DeepNorm networks; without normalization it doubles with every \
+            layer, and stays below e times the start if branches are scaled by 1/√depth",
+        paper: "Xiong et al., arXiv:2002.04745; Peri-LN, arXiv:2502.02732; The Curse of Depth, arXiv:2502.05795; DeepNet, \
+            arXiv:2203.00555; Fixup, arXiv:1901.09321",
         axes: ["layers", "variance of the stream"],
         within: 1.15,
         series: output_variance,
     },
     Statement {
         name: "gradient_by_layer",
-        statement: "the gradient of the stream grows towards the input as √((L + 1) / (l + 1)) in Pre-LN networks, and stays as it \
-            is in Post-LN networks, with linear branches and to first order in layers over width",
-        paper: "follows from Xiong et al., arXiv:2002.04745, for linear branches",
+        statement: "the gradient of the stream grows towards the input as √((L + 1) / (l + 1)) in Pre-LN networks, stays as it is in \
+            Post-LN networks, and does the one after the other in Mix-LN networks, whose first quarter is Post-LN; with linear \
+            branches and to first order in layers over width",
+        paper: "follows from Xiong et al., arXiv:2002.04745, for linear branches; Mix-LN, arXiv:2412.13795",
         axes: ["layer", "gradient of the stream, relative to the last layer"],
         within: 1.15,
         series: gradient_by_layer,
@@ -55,6 +56,16 @@ static STATEMENTS: [Statement; 4] = [
         axes: ["layers", "gradient of the last weights, relative to one layer"],
         within: 1.15,
         series: last_layer,
+    },
+    Statement {
+        name: "fixup_step",
+        statement: "without any normalization, one step of gradient descent changes the output of a residual network alike at every \
+            depth if the last matrix of each branch of two begins at zero and the other is scaled by 1/√L; unscaled, the \
+            change grows as the depth L",
+        paper: "Fixup, arXiv:1901.09321, section 3 (m = 2 layers in a branch)",
+        axes: ["layers", "change of the output over rate times gradient, relative to one layer's"],
+        within: 1.15,
+        series: fixup_step,
     },
     Statement {
         name: "orthogonal_batch_norm",
@@ -132,7 +143,7 @@ fn line(values: impl IntoIterator<Item = f64>, first: usize) -> Vec<(Number, Num
 fn output_variance(random: Random) -> Result<Vec<Series>, TchError> {
     type Step = fn(&Tensor, &Tensor, usize) -> Result<Tensor, TchError>;
     type Predicted = fn(usize) -> f64;
-    let kinds: [(&str, Step, Predicted); 6] = [
+    let kinds: [(&str, Step, Predicted); 7] = [
         ("Pre-LN", |x, w, _| x.f_add(&w.f_matmul(&layer_norm(x)?.0)?), |l| 1.0 + l as f64),
         ("Peri-LN", |x, w, _| x.f_add(&layer_norm(&w.f_matmul(&layer_norm(x)?.0)?)?.0), |l| 1.0 + l as f64),
         (
@@ -141,6 +152,7 @@ fn output_variance(random: Random) -> Result<Vec<Series>, TchError> {
             |l| 1.0 + (1..=l).map(|l| 1.0 / l as f64).sum::<f64>(),
         ),
         ("Post-LN", |x, w, _| Ok(layer_norm(&x.f_add(&w.f_matmul(x)?)?)?.0), |_| 1.0),
+        ("DeepNorm", |x, w, _| deep_norm(x, w), |_| 1.0),
         (
             "scaled as in Fixup",
             |x, w, _| x.f_add(&w.f_matmul(x)?.f_div_scalar((LAYERS as f64).sqrt())?),
@@ -162,16 +174,24 @@ fn output_variance(random: Random) -> Result<Vec<Series>, TchError> {
     series.collect()
 }
 
+/// `LayerNorm(α x + β w x)` with the constants for a stack of [`LAYERS`] like an encoder's (DeepNet, table of section 4).
+fn deep_norm(x: &Tensor, w: &Tensor) -> Result<Tensor, TchError> {
+    let (alpha, beta) = ((2.0 * LAYERS as f64).powf(0.25), (8.0 * LAYERS as f64).powf(-0.25));
+    Ok(layer_norm(&x.f_mul_scalar(alpha)?.f_add(&w.f_matmul(x)?.f_mul_scalar(beta)?)?)?.0)
+}
+
 fn gradient_by_layer(random: Random) -> Result<Vec<Series>, TchError> {
-    let series = [("Pre-LN", true), ("Post-LN", false)].map(|(name, pre)| {
+    // From which layer on they are Pre-LN.
+    let series = [("Pre-LN", 0), ("Post-LN", LAYERS), ("Mix-LN", LAYERS / 4)].map(|(name, post)| {
         // Mean squares, relative to the last layer, over independent networks: one alone wanders by √(layers / width).
         let mut squares = vec![0.0; LAYERS + 1];
         for network in 0..NETWORKS {
-            let gradients = gradients(random.named(name).child(network), pre)?;
+            let gradients = gradients(random.named(name).child(network), post)?;
             let last = gradients[LAYERS];
             squares.iter_mut().zip(gradients).for_each(|(sum, square)| *sum += square / last / NETWORKS as f64);
         }
-        let predicted = |l: usize| if pre { ((LAYERS + 1) as f64 / (l + 1) as f64).sqrt() } else { 1.0 };
+        let variance = |l: usize| (l.max(post) - post + 1) as f64;
+        let predicted = |l: usize| (variance(LAYERS) / variance(l)).sqrt();
         Ok(Series {
             name: name.to_owned(),
             measured: line(squares.into_iter().map(f64::sqrt), 0),
@@ -182,19 +202,20 @@ fn gradient_by_layer(random: Random) -> Result<Vec<Series>, TchError> {
 }
 
 /// The mean squares of the gradients of the stream before each layer and after the last, of a random gradient of the output.
-fn gradients(random: Random, pre: bool) -> Result<Vec<f64>, TchError> {
+/// The first `post` layers are Post-LN, the others Pre-LN.
+fn gradients(random: Random, post: usize) -> Result<Vec<f64>, TchError> {
     let mut x = layer_norm(&normal(random, WIDTH, STREAMS))?.0;
     let mut layers = Vec::new();
     for layer in 1..=LAYERS {
-        let w = matrix(random, layer)?;
+        let (w, pre) = (matrix(random, layer)?, layer > post);
         let norm = if pre { layer_norm(&x)? } else { layer_norm(&x.f_add(&w.f_matmul(&x)?)?)? };
         x = if pre { x.f_add(&w.f_matmul(&norm.0)?)? } else { norm.0.shallow_clone() };
-        layers.push((w, norm));
+        layers.push((w, norm, pre));
     }
     let mut gradient = normal(random.named("dy"), WIDTH, STREAMS);
     let mut found = vec![mean_square(&gradient)?];
-    for (w, norm) in layers.iter().rev() {
-        gradient = if pre {
+    for (w, norm, pre) in layers.iter().rev() {
+        gradient = if *pre {
             gradient.f_add(&layer_norm_backward(&w.f_tr()?.f_matmul(&gradient)?, norm)?)?
         } else {
             let inner = layer_norm_backward(&gradient, norm)?;
@@ -230,6 +251,31 @@ fn last_layer(random: Random) -> Result<Vec<Series>, TchError> {
             measured: line(measured, 1),
             predicted: line((1..=LAYERS).map(predicted), 1),
         })
+    });
+    series.into_iter().collect()
+}
+
+/// One stream of `x + V W x`, where every `V` begins at zero: then the gradient of `V` is that of the output times `W x`.
+fn fixup_step(random: Random) -> Result<Vec<Series>, TchError> {
+    const RATE: f64 = 1e-6;
+    const DEPTHS: [usize; 6] = [1, 2, 4, 8, 16, LAYERS];
+    let series = [("Fixup", true), ("unscaled", false)].map(|(name, scaled)| {
+        let random = random.named(name);
+        let (start, dy) = (normal(random, WIDTH, 1), normal(random.named("dy"), WIDTH, 1));
+        let one = mean_square(&start)? * WIDTH as f64 * mean_square(&dy)?.sqrt();
+        let measured = DEPTHS.map(|depth| {
+            let scale = if scaled { 1.0 / (depth as f64).sqrt() } else { 1.0 };
+            let mut x = start.shallow_clone();
+            for layer in 0..depth {
+                let w = matrix(random.child(depth as u64), layer)?.f_mul_scalar(scale)?;
+                let step = dy.f_matmul(&w.f_matmul(&start)?.f_tr()?)?.f_mul_scalar(-RATE)?;
+                x = x.f_add(&step.f_matmul(&w.f_matmul(&x)?)?)?;
+            }
+            Ok((Number(depth as f64), Number(mean_square(&x.f_sub(&start)?)?.sqrt() / (RATE * one))))
+        });
+        let predicted = DEPTHS.map(|depth| (Number(depth as f64), Number(if scaled { 1.0 } else { depth as f64 })));
+        let measured = measured.into_iter().collect::<Result<_, TchError>>()?;
+        Ok(Series { name: name.to_owned(), measured, predicted: predicted.to_vec() })
     });
     series.into_iter().collect()
 }
