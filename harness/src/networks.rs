@@ -174,7 +174,7 @@ fn output_variance(random: Random) -> Result<Vec<Series>, TchError> {
     series.collect()
 }
 
-/// `LayerNorm(α x + β w x)` with the constants for a stack of [`LAYERS`] like an encoder's (DeepNet, table of section 4).
+/// `LayerNorm(α x + β w x)` with DeepNet's constants for an encoder of [`LAYERS`].
 fn deep_norm(x: &Tensor, w: &Tensor) -> Result<Tensor, TchError> {
     let (alpha, beta) = ((2.0 * LAYERS as f64).powf(0.25), (8.0 * LAYERS as f64).powf(-0.25));
     Ok(layer_norm(&x.f_mul_scalar(alpha)?.f_add(&w.f_matmul(x)?.f_mul_scalar(beta)?)?)?.0)
