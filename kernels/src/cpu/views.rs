@@ -308,8 +308,8 @@ pub fn writers<'v, E: Element, const M: usize>(
 }
 
 /// Bytes of all tensors of a call from which on outputs are written past the caches. On the machines that were
-/// measured (1 MiB of second-level cache a core, 32 MiB of third-level cache for all) a streaming copy overtakes an
-/// ordinary one between 12 and 32 MiB; below, whoever reads the output next should find it in a cache.
+/// measured (1 MiB of second-level cache a core, 32 MiB of third-level cache shared with others) one thread is faster so from 9 MiB on,
+/// twice as fast at 12, two threads from 14 on; below, whoever reads the output next should find it in a cache.
 const STREAMED_BYTES: usize = 12 << 20;
 
 /// Which outputs to write past the caches: those of a large call, unless they are the memory of an input, which is in
