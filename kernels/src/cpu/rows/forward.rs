@@ -62,6 +62,7 @@ const TILE_BYTES: usize = 12 << 10;
 impl<D: Element, O: Operator<D::Real>, const N: usize> Task for Part<'_, D, O, N> {
     #[inline(always)]
     fn run<S: Isa>(self, simd: S) {
+        const { assert!(N == 1 || !O::IS_PARTIAL, "a sum is measured as a whole") };
         let Part { job, rows } = self;
         let mut readers = job.inputs.each_ref().map(|input| input.reader(rows.end));
         let mut writers = writers(job.outputs, rows.end, job.streams);
