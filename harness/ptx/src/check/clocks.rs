@@ -65,9 +65,7 @@ impl Clocks {
         // Knowledge of other blocks is shared out; within the block the floor says it all.
         let mut all = None;
         if self.floor.len() > 1 && self.known[range.clone()].iter().any(Option::is_some) {
-            let mut gathered = Gathered::default();
-            range.clone().for_each(|t| self.join(t, &mut gathered));
-            all = Some(self.finish(&mut gathered));
+            all = Some(self.of_block(block));
         }
         self.known[range.clone()].fill(all);
         let now = self.time[range.clone()].iter().copied().max().unwrap_or(0);
@@ -113,6 +111,13 @@ impl Clocks {
             of_block.iter_mut().for_each(|t| *t = (*t).max(floor));
         }
         Rc::new(times)
+    }
+
+    /// What the threads of a block know between them.
+    pub fn of_block(&self, block: usize) -> Rc<Vec<u32>> {
+        let mut gathered = Gathered::default();
+        (block * self.threads..(block + 1) * self.threads).for_each(|t| self.join(t, &mut gathered));
+        self.finish(&mut gathered)
     }
 
     /// `thread` has waited for a barrier that gathered `all`.

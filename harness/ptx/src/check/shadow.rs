@@ -20,6 +20,8 @@ struct Cell {
     reader: u32,
     /// The time of the one reader, or the latest of many.
     read_time: u32,
+    /// The instruction that read last.
+    read_pc: u32,
     /// Which list has the many readers.
     list: u32,
     strong_write: bool,
@@ -45,10 +47,8 @@ pub(crate) enum Conflict {
         thread: u32,
         pc: u32,
     },
-    /// With another thread's read.
-    Read {
-        thread: u32,
-    },
+    /// With another thread's read, made by the instruction there.
+    Read { thread: u32, pc: u32 },
 }
 
 /// The units of a memory.
@@ -151,6 +151,7 @@ impl Shadow {
             Self::earlier_write(cell, who, clocks)
         };
         let ordered = |reader: u32, time: u32| clocks.ordered(reader as usize - 1, time, who.thread);
+        cell.read_pc = who.pc;
         if cell.reader == MANY && !clocks.all_ordered(cell.read_time) {
             let list = &mut self.lists[cell.list as usize];
             match list.binary_search_by_key(&me, |(t, _)| *t) {
@@ -197,7 +198,7 @@ impl Shadow {
                 MANY => self.lists[cell.list as usize].iter().find(|(t, time)| !ordered(*t, *time)).map(|(t, _)| *t),
                 reader => (!ordered(reader, cell.read_time)).then_some(reader),
             };
-            conflict = reader.map(|reader| Conflict::Read { thread: reader - 1 });
+            conflict = reader.map(|reader| Conflict::Read { thread: reader - 1, pc: cell.read_pc });
         }
         if cell.reader == MANY {
             self.free.push(cell.list);
@@ -206,6 +207,25 @@ impl Shadow {
         (cell.writer, cell.write_time, cell.write_pc) = (me, clocks.time(who.thread), who.pc);
         cell.strong_write = who.strong;
         conflict
+    }
+
+    /// An access by a thread outside of `threads` at a time that `known` has not: thread and instruction.
+    pub fn beyond(&self, threads: std::ops::Range<usize>, known: &[u32]) -> Option<(usize, u32)> {
+        let late = |thread: u32, time: u32| {
+            let thread = thread as usize - 1;
+            !threads.contains(&thread) && time > known[thread]
+        };
+        self.cells.iter().find_map(|cell| {
+            if cell.writer != 0 && late(cell.writer, cell.write_time) {
+                return Some((cell.writer as usize - 1, cell.write_pc));
+            }
+            let reader = match cell.reader {
+                0 => None,
+                MANY => self.lists[cell.list as usize].iter().find(|(t, time)| late(*t, *time)).map(|(t, _)| *t),
+                reader => late(reader, cell.read_time).then_some(reader),
+            };
+            reader.map(|t| (t as usize - 1, cell.read_pc))
+        })
     }
 
     /// Marks or clears memory that an asynchronous copy fills.

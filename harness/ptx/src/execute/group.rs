@@ -151,6 +151,25 @@ impl<'a> Group<'a> {
             }
         }
         self.finish_copies();
+        self.check_ends();
+    }
+
+    /// A block's shared memory is gone when its threads have ended: who uses it from another block has to be waited for.
+    fn check_ends(&mut self) {
+        if self.blocks.len() == 1 {
+            return;
+        }
+        let threads = self.warps_of_block() * WARP;
+        for block in 0..self.blocks.len() {
+            let known = self.clocks.of_block(block);
+            let late = self.blocks[block].shadow.beyond(block * threads..(block + 1) * threads, &known);
+            if let Some((thread, pc)) = late {
+                let number = self.blocks[block].number;
+                self.find(Kind::Race, thread, pc, "end", || {
+                    format!("access to shared memory that block {number} may have left: nothing makes it wait")
+                });
+            }
+        }
     }
 
     fn reset(&mut self, number: u64) {

@@ -213,13 +213,13 @@ impl Parser<'_> {
         if let Some(symbol) = self.symbols.get(word) {
             scope.shared = (scope.shared.0.max(symbol.shared_end), scope.shared.1.max(symbol.shared_align));
             let operand = symbol.operand.clone();
-            return match (operand, self.take("+")) {
-                (operand, false) => Ok(operand),
-                (Operand::Symbol { space, offset }, true) => {
-                    Ok(Operand::Symbol { space, offset: offset + self.number()? })
+            // In an address, an offset from dynamic shared memory stays for the address to add.
+            return Ok(match operand {
+                Operand::Symbol { space, offset } if self.take("+") => {
+                    Operand::Symbol { space, offset: offset + self.number()? }
                 }
-                _ => self.error("an offset from dynamic shared memory"),
-            };
+                operand => operand,
+            });
         }
         if word.starts_with('%') {
             self.at -= 1;
