@@ -50,7 +50,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { orders: vec![Order::Forward], threads: 0, instruction_limit: 1 << 24, accuracy: Accuracy::Exact }
+        Self { orders: vec![Order::Forward], threads: 0, instruction_limit: 1 << 22, accuracy: Accuracy::Exact }
     }
 }
 

@@ -17,6 +17,8 @@ struct Arrival {
     kind: BarrierKind,
     aligned: bool,
     predicates: u32,
+    /// Threads that it stands for: those of a complete warp are always 32.
+    threads: u64,
 }
 
 /// A barrier of a block.
@@ -55,7 +57,9 @@ impl Group<'_> {
         let differs = !barrier.arrivals.is_empty() && barrier.count != count;
         barrier.count = count;
         let (kind, aligned) = (*kind, *aligned);
-        barrier.arrivals.push(Arrival { warp: warp.first / WARP, mask: active, pc, kind, aligned, predicates });
+        let threads = if active == warp.live() { WARP as u64 } else { active.count_ones().into() };
+        let warp_number = warp.first / WARP;
+        barrier.arrivals.push(Arrival { warp: warp_number, mask: active, pc, kind, aligned, predicates, threads });
         if count.is_some() {
             lanes(active).for_each(|l| self.clocks.release(warp.first + l, &mut barrier.gathered));
         }
@@ -94,22 +98,18 @@ impl Group<'_> {
         let mut arrived = 0;
         for index in block * per_block..(block + 1) * per_block {
             let here = || barrier.arrivals.iter().filter(|a| a.warp == index);
+            let waits = || here().filter(|a| a.kind != BarrierKind::Arrive);
             let live = self.warps[index].live();
-            let mask = here().fold(0, |m, a| m | a.mask);
+            let mask = waits().fold(0, |m, a| m | a.mask);
             if barrier.count.is_none() && mask & live != live {
                 return false;
             }
-            arrived += match here().next() {
+            // A warp may arrive again and again, but waits once, with all its lanes if the barrier is aligned.
+            arrived += here().filter(|a| a.kind == BarrierKind::Arrive).map(|a| a.threads).sum::<u64>();
+            arrived += match waits().next() {
                 None => 0,
-                Some(a) if a.aligned => {
-                    if mask & live == live {
-                        WARP as u64
-                    } else {
-                        0
-                    }
-                }
-                // The lanes of an incomplete last warp stand for all 32.
                 Some(_) if mask & live == live => WARP as u64,
+                Some(a) if a.aligned => 0,
                 Some(_) => u64::from(mask.count_ones()),
             };
         }
@@ -149,9 +149,11 @@ impl Group<'_> {
 
     /// All lanes of a warp have to execute the same aligned barrier instruction together.
     fn check_alignment(&mut self, barrier: &BlockBarrier, id: u64) {
-        for (i, arrival) in barrier.arrivals.iter().enumerate().filter(|(_, a)| a.aligned) {
+        for (i, arrival) in barrier.arrivals.iter().enumerate().filter(|(_, a)| a.aligned && a.kind != BarrierKind::Arrive) {
             let thread = arrival.warp * WARP + arrival.mask.trailing_zeros() as usize;
-            let other = barrier.arrivals[..i].iter().find(|a| a.warp == arrival.warp && a.pc != arrival.pc);
+            let other = barrier.arrivals[..i].iter().find(|a| {
+                a.warp == arrival.warp && a.pc != arrival.pc && a.kind != BarrierKind::Arrive
+            });
             if let Some(other) = other {
                 let line = self.line(other.pc);
                 self.find(Kind::DivergentBarrier, thread, arrival.pc, "pc", || {

@@ -18,6 +18,9 @@ use crate::{
     program::{Kernel, Program, SPECIAL, WARP},
 };
 
+/// Mistakes after which a cluster is stopped.
+const MOST_FINDINGS: u64 = 100_000;
+
 /// What all groups of a launch share.
 pub(crate) struct Context<'a> {
     pub program: &'a Program,
@@ -70,6 +73,8 @@ pub(crate) struct Group<'a> {
     pub buffer_counters: Vec<BufferCounters>,
     pub counters: Counters,
     pub findings: Findings,
+    /// Mistakes of this cluster.
+    found: u64,
     /// Nothing of this group makes sense any more.
     pub stopped: bool,
     /// Whether barriers have to be looked at.
@@ -96,6 +101,7 @@ impl<'a> Group<'a> {
             buffer_counters: vec![BufferCounters::default(); context.buffers.len()],
             counters: Counters::default(),
             findings: Findings::default(),
+            found: 0,
             stopped: false,
             unsettled: false,
             woken: Vec::new(),
@@ -181,6 +187,7 @@ impl<'a> Group<'a> {
         self.copies.clear();
         self.handed_over.clear();
         self.woken.clear();
+        self.found = 0;
         (self.stopped, self.unsettled) = (false, false);
         for (shadow, blocks) in self.global_shadows.iter_mut().zip(&context.blocks) {
             if blocks.is_some() {
@@ -246,7 +253,10 @@ impl<'a> Group<'a> {
         self.context.program.code[pc as usize].line
     }
 
+    /// Notes a mistake. A group that makes very many is stopped: more of the same tells nothing new.
     pub fn find(&mut self, kind: Kind, thread: usize, pc: u32, subject: &str, message: impl FnOnce() -> String) {
+        self.found += 1;
+        self.stopped |= self.found > MOST_FINDINGS;
         let spot = self.spot(thread, pc);
         self.findings.add(kind, spot, subject, message);
     }

@@ -99,17 +99,24 @@ impl Group<'_> {
                 Mbarrier::Test { state, parity, done, wait } => {
                     let wanted = value(*state);
                     self.see_initialised(thread, pc, key);
-                    // Copies end when someone asks, which is as late as can be.
-                    self.complete_bulk(key);
+                    let over = |current: u64| {
+                        if *parity { (current & 1) != (wanted & 1) } else { current != wanted }
+                    };
                     let current = self.at(key).phase;
-                    let over = if *parity { (current & 1) != (wanted & 1) } else { current != wanted };
+                    // Whoever asks once and does not look is seen: the first question has no for an answer, unless the
+                    // phase is over already. Copies end when someone asks again.
+                    let again = over(current) || warp.asked[lane].replace((block, at, current)) == Some((block, at, current));
+                    if again {
+                        self.complete_bulk(key);
+                    }
+                    let over = over(self.at(key).phase);
                     if over {
                         if let Some(all) = self.at(key).complete.clone() {
                             self.clocks.acquire(thread, &all);
                         }
                     } else {
                         next = Next::Choose;
-                        if *wait {
+                        if *wait && again {
                             // It runs again when something has happened there.
                             warp.block_lanes(1 << lane, Wait::Mbarrier(block, at));
                             continue;

@@ -51,6 +51,8 @@ pub(crate) struct Warp {
     last: u32,
     /// Arrivals at the cluster's barrier that no wait has followed, by lane: the phase.
     pub cluster_phase: [Option<u64>; WARP],
+    /// The mbarrier's phase that a lane has asked for last, in vain.
+    pub asked: [Option<(usize, u64, u64)>; WARP],
 }
 
 /// The lanes of a mask.
@@ -95,6 +97,7 @@ impl Warp {
         (self.exited, self.blocked, self.steps, self.rotate, self.last) = (0, 0, 0, false, 0);
         self.stacks.iter_mut().for_each(Vec::clear);
         self.cluster_phase = [None; WARP];
+        self.asked = [None; WARP];
         let [x, y, _] = context.launch.block.map(|e| e as usize);
         for (register, value) in self.banks[0].iter_mut().zip(special) {
             *register = [*value; WARP];
@@ -217,6 +220,10 @@ impl Group<'_> {
         while warp.ready() != 0 && !self.stopped {
             let (mask, pc, limit) = warp.choose();
             self.straight(warp, mask, pc, limit, end);
+            // Others may go on, or a barrier may be full.
+            if self.unsettled {
+                break;
+            }
             if warp.steps >= end {
                 (warp.rotate, warp.last) = (true, pc);
                 break;
