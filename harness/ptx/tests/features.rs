@@ -111,7 +111,11 @@ fn bulk_copies_and_mbarriers() {
     };
     expect(call().edit(" 1024;\n", " 2048;\n").edit("], 1024, [", "], 1024, ["), Kind::Deadlock, "never completes");
     expect(call().edit("@done bra over;", "bra over;"), Kind::CopyInFlight, "still fills");
-    expect(call().edit("mbarrier.init.shared::cta.b64", "mbarrier.inval.shared::cta.b64 [%r1]; //"), Kind::Mbarrier, "not initialised");
+    expect(
+        call().edit("mbarrier.init.shared::cta.b64", "mbarrier.inval.shared::cta.b64 [%r1]; //"),
+        Kind::Mbarrier,
+        "not initialised",
+    );
     expect(call().edit("cp.async.bulk.wait_group 0;", ""), Kind::CopyInFlight, "the thread ends while");
     expect(call().edit(", 1;\n", ", 2;\n"), Kind::Deadlock, "never completes");
 }
@@ -122,15 +126,28 @@ fn clusters_with_remote_arrivals() {
     let input = ints((0..128).map(|i| i * i));
     let (outcome, out) = call().run(&input, 512);
     clean(&outcome);
-    let want: Vec<u32> = (0..128u32).map(|i| { let from = (i / 32 ^ 1) * 32 + (31 - i % 32); from * from }).collect();
+    let want: Vec<u32> = (0..128u32)
+        .map(|i| {
+            let from = (i / 32 ^ 1) * 32 + (31 - i % 32);
+            from * from
+        })
+        .collect();
     assert_eq!(words(&out), want);
     // Without the wait, the box is read while the neighbour may write it.
     let (outcome, _) = call().edit("@done bra over;", "bra over;").run(&input, 512);
-    assert!(kinds(&outcome.findings).iter().any(|k| matches!(k, Kind::Race | Kind::UnwrittenRead)), "{:?}", outcome.findings);
+    assert!(
+        kinds(&outcome.findings).iter().any(|k| matches!(k, Kind::Race | Kind::UnwrittenRead)),
+        "{:?}",
+        outcome.findings
+    );
     // Without the first barrier, the neighbour's mbarrier may not be there yet.
     let first = "barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;";
     let (outcome, _) = call().edit(first, "").run(&input, 512);
-    assert!(kinds(&outcome.findings).iter().any(|k| matches!(k, Kind::Race | Kind::Mbarrier)), "{:?}", outcome.findings);
+    assert!(
+        kinds(&outcome.findings).iter().any(|k| matches!(k, Kind::Race | Kind::Mbarrier)),
+        "{:?}",
+        outcome.findings
+    );
 }
 
 #[test]

@@ -9,14 +9,16 @@ use isonorm_ptx::{Argument, Kind, Launch, Order, Outcome, Rights};
 fn small(name: &str, edit: impl FnOnce(&mut Launch)) -> Outcome {
     let f = Dtype::F32;
     let d = if name == "scattered" { 1024 } else { 200 };
-    let kernel = Forward { file: "", t: f, w: f, d, warps: 2, rows_per_block: 1, cluster: 1, rms: false, residual: false };
+    let kernel =
+        Forward { file: "", t: f, w: f, d, warps: 2, rows_per_block: 1, cluster: 1, rms: false, residual: false };
     kernel.run(&module(&text(&format!("planted/{name}"))), 3, edit).outcome
 }
 
 /// Runs a variant of the small kernel for a cluster of two blocks.
 fn cluster(name: &str) -> Outcome {
     let f = Dtype::F32;
-    let kernel = Forward { file: "", t: f, w: f, d: 200, warps: 1, rows_per_block: 1, cluster: 2, rms: true, residual: false };
+    let kernel =
+        Forward { file: "", t: f, w: f, d: 200, warps: 1, rows_per_block: 1, cluster: 2, rms: true, residual: false };
     kernel.run(&module(&text(&format!("planted/{name}"))), 2, |_| {}).outcome
 }
 
@@ -24,12 +26,17 @@ fn cluster(name: &str) -> Outcome {
 fn backward(name: &str, edit: impl FnOnce(&mut Launch)) -> Outcome {
     let (d, rows, grid, f) = (200, 5, 2, Dtype::F32);
     let mut t = Tensors::default();
-    let inputs = [t.input("dy", f, &normal(rows * d, 1)), t.input("x", f, &normal(rows * d, 2)), t.input("gamma", f, &normal(d, 3))];
+    let inputs = [
+        t.input("dy", f, &normal(rows * d, 1)),
+        t.input("x", f, &normal(rows * d, 2)),
+        t.input("gamma", f, &normal(d, 3)),
+    ];
     let stats = [t.input("mean", f, &vec![0.0; rows]), t.input("rstd", f, &vec![1.0; rows])];
     let dx = t.output("dx", f, rows * d);
     let parts = |t: &mut Tensors, name: &str| t.memory.add(name, &vec![0; 4 * grid * d], Rights::ReadWrite);
     let (dgamma, dbeta) = (parts(&mut t, "dgamma"), parts(&mut t, "dbeta"));
-    let mut params: Vec<Argument> = inputs.into_iter().chain(stats).chain([dx, dgamma, dbeta]).map(|b| t.pointer(b)).collect();
+    let mut params: Vec<Argument> =
+        inputs.into_iter().chain(stats).chain([dx, dgamma, dbeta]).map(|b| t.pointer(b)).collect();
     params.push((rows as i32).into());
     let mut launch = Launch { grid: [grid as u32, 1, 1], block: [64, 1, 1], shared: 12, params, ..Launch::default() };
     edit(&mut launch);
@@ -61,7 +68,11 @@ fn accesses_out_of_bounds() {
     let short = small("none", |l| l.shared = 4);
     assert!(kinds(&short.findings).contains(&Kind::OutOfBounds));
     assert!(short.findings[0].message.contains("byte 4 of dynamic shared memory"), "{}", short.findings[0]);
-    found(&small("reads_unwritten_slots", |_| {}), &[Kind::OutOfBounds, Kind::UnwrittenRead], "byte 12 of dynamic shared memory");
+    found(
+        &small("reads_unwritten_slots", |_| {}),
+        &[Kind::OutOfBounds, Kind::UnwrittenRead],
+        "byte 12 of dynamic shared memory",
+    );
     found(&cluster("wrong_rank"), &[Kind::OutOfBounds], "shared memory of block 2 of the cluster");
 }
 
@@ -78,11 +89,19 @@ fn misaligned_accesses() {
 #[test]
 fn races_in_shared_memory() {
     found(&small("no_barrier_before_read", |_| {}), &[Kind::Race, Kind::UnwrittenRead], "race: ");
-    found(&small("no_barrier_before_reuse", |_| {}), &[Kind::Race], "race: read of shared memory that thread (0, 0, 0) wrote at PTX line 179");
+    found(
+        &small("no_barrier_before_reuse", |_| {}),
+        &[Kind::Race],
+        "race: read of shared memory that thread (0, 0, 0) wrote at PTX line 179",
+    );
     found(&small("all_lanes_store", |_| {}), &[Kind::Race], "race: write of shared memory that thread (0, 0, 0) wrote");
     let outcome = cluster("no_cluster_barrier");
     assert!(kinds(&outcome.findings).iter().all(|k| matches!(k, Kind::Race | Kind::UnwrittenRead)));
-    assert!(outcome.findings.iter().any(|f| f.kind == Kind::Race && f.message.contains("of block 1")), "{:?}", outcome.findings);
+    assert!(
+        outcome.findings.iter().any(|f| f.kind == Kind::Race && f.message.contains("of block 1")),
+        "{:?}",
+        outcome.findings
+    );
 }
 
 #[test]
@@ -103,7 +122,17 @@ fn barriers_with_wrong_counts() {
     let right = text("planted/none");
     let with = |barrier: &str| {
         let f = Dtype::F32;
-        let kernel = Forward { file: "", t: f, w: f, d: 200, warps: 2, rows_per_block: 1, cluster: 1, rms: false, residual: false };
+        let kernel = Forward {
+            file: "",
+            t: f,
+            w: f,
+            d: 200,
+            warps: 2,
+            rows_per_block: 1,
+            cluster: 1,
+            rms: false,
+            residual: false,
+        };
         let text = right.replace("bar.sync \t0;", barrier).replace("bar.sync 	0;", barrier);
         assert_ne!(text, right);
         kernel.run(&module(&text), 1, |_| {}).outcome
@@ -129,7 +158,11 @@ fn wrong_masks() {
 fn stores_to_inputs_and_unwritten_outputs() {
     let outcome = small("writes_input", |_| {});
     found(&outcome, &[Kind::WriteToInput, Kind::UnwrittenOutput], "store to input x");
-    found(&small("misses_rows", |_| {}), &[Kind::UnwrittenOutput], "4 of 12 bytes of output rstd are not written, from byte 4 on");
+    found(
+        &small("misses_rows", |_| {}),
+        &[Kind::UnwrittenOutput],
+        "4 of 12 bytes of output rstd are not written, from byte 4 on",
+    );
 }
 
 #[test]

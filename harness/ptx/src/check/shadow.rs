@@ -48,7 +48,10 @@ pub(crate) enum Conflict {
         pc: u32,
     },
     /// With another thread's read, made by the instruction there.
-    Read { thread: u32, pc: u32 },
+    Read {
+        thread: u32,
+        pc: u32,
+    },
 }
 
 /// The units of a memory.

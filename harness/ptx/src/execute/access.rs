@@ -208,7 +208,9 @@ impl Group<'_> {
             Conflict::Read { thread: other, pc: there } => {
                 let (other, line) = (self.name(other as usize), self.line(there));
                 self.find(Kind::Race, thread, pc, name, || {
-                    format!("race: write of {name} that thread {other} has read at PTX line {line}, with no barrier between")
+                    format!(
+                        "race: write of {name} that thread {other} has read at PTX line {line}, with no barrier between"
+                    )
                 });
             }
         }

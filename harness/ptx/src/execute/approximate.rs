@@ -138,7 +138,7 @@ impl Approximate {
             value += place
                 * match self.function.error(self.format, x) {
                     Error::Relative(e) => value.abs() * (e - half_unit).max(0.0),
-                    Error::Absolute(e) => (e - half_unit * value.abs()).max(0.0),
+                    Error::Absolute(e) => (e - half_unit * (value.abs() + e)).max(0.0),
                 };
         }
         let bits = self.format.round(value, Mode::Nearest);

@@ -149,11 +149,13 @@ impl Group<'_> {
 
     /// All lanes of a warp have to execute the same aligned barrier instruction together.
     fn check_alignment(&mut self, barrier: &BlockBarrier, id: u64) {
-        for (i, arrival) in barrier.arrivals.iter().enumerate().filter(|(_, a)| a.aligned && a.kind != BarrierKind::Arrive) {
+        for (i, arrival) in
+            barrier.arrivals.iter().enumerate().filter(|(_, a)| a.aligned && a.kind != BarrierKind::Arrive)
+        {
             let thread = arrival.warp * WARP + arrival.mask.trailing_zeros() as usize;
-            let other = barrier.arrivals[..i].iter().find(|a| {
-                a.warp == arrival.warp && a.pc != arrival.pc && a.kind != BarrierKind::Arrive
-            });
+            let other = barrier.arrivals[..i]
+                .iter()
+                .find(|a| a.warp == arrival.warp && a.pc != arrival.pc && a.kind != BarrierKind::Arrive);
             if let Some(other) = other {
                 let line = self.line(other.pc);
                 self.find(Kind::DivergentBarrier, thread, arrival.pc, "pc", || {

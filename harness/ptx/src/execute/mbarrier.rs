@@ -105,7 +105,8 @@ impl Group<'_> {
                     let current = self.at(key).phase;
                     // Whoever asks once and does not look is seen: the first question has no for an answer, unless the
                     // phase is over already. Copies end when someone asks again.
-                    let again = over(current) || warp.asked[lane].replace((block, at, current)) == Some((block, at, current));
+                    let again =
+                        over(current) || warp.asked[lane].replace((block, at, current)) == Some((block, at, current));
                     if again {
                         self.complete_bulk(key);
                     }
