@@ -128,7 +128,7 @@ fn clusters_with_remote_arrivals() {
     clean(&outcome);
     let want: Vec<u32> = (0..128u32)
         .map(|i| {
-            let from = (i / 32 ^ 1) * 32 + (31 - i % 32);
+            let from = ((i / 32) ^ 1) * 32 + (31 - i % 32);
             from * from
         })
         .collect();
@@ -230,8 +230,8 @@ fn barriers_of_half_blocks() {
     let (outcome, out) = Call::new("pipeline", 64).run(&floats(128), 4 * 192);
     clean(&outcome);
     let out = Dtype::F32.values(&out);
-    for i in 0..128 {
-        assert_eq!(out[i], (i / 32 * 32 + 31 - i % 32) as f64 + 0.5);
+    for (i, v) in out[..128].iter().enumerate() {
+        assert_eq!(*v, (i / 32 * 32 + 31 - i % 32) as f64 + 0.5);
     }
     assert!(out[128..].iter().all(|v| *v == 22.0));
     let (outcome, _) = Call::new("pipeline", 64).edit("bar.arrive 1, 64;", "").run(&floats(128), 4 * 192);

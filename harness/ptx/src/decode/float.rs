@@ -80,8 +80,8 @@ pub(super) fn decode(name: &str, mods: &mut Mods, operands: &mut Operands) -> Re
     let refuse = |bad: bool, what: &str| if bad { Err(format!("{name} with {what} is not known")) } else { Ok(()) };
     refuse(ftz && (f64 || format == Format::Bf16 && name != "ex2"), ".ftz for this type")?;
     refuse(sat && (!matches!(name, "add" | "sub" | "mul" | "fma" | "mad") || f64 || format == Format::Bf16), ".sat")?;
-    refuse(relu && !(name == "fma" && half), ".relu")?;
-    refuse(nan && !(matches!(name, "min" | "max") && !f64), ".NaN")?;
+    refuse(relu && (name != "fma" || !half), ".relu")?;
+    refuse(nan && (f64 || !matches!(name, "min" | "max")), ".NaN")?;
     refuse(test.is_some() != (name == "testp"), "this test")?;
     let rounded = matches!(name, "add" | "sub" | "mul" | "fma" | "mad" | "div" | "rcp" | "sqrt");
     refuse(mode.is_some() && (!rounded || approx || full), "a rounding mode")?;

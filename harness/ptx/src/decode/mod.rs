@@ -70,7 +70,7 @@ pub(crate) fn decode(opcode: &str, operands: &mut Operands) -> Result<Op, Refusa
     let mut mods = Mods(parts.collect());
     let family = match name {
         "add" | "sub" | "mul" | "mad" | "div" | "rem" | "abs" | "neg" | "min" | "max" | "fma" => {
-            let float = mods.0.last().and_then(|m| Type::parse(m)).is_some_and(Type::is_float);
+            let float = mods.0.iter().any(|m| Type::parse(m).is_some_and(Type::is_float));
             if float { float::decode } else { arithmetic::decode }
         }
         "rcp" | "sqrt" | "rsqrt" | "ex2" | "lg2" | "sin" | "cos" | "tanh" | "copysign" | "testp" => float::decode,

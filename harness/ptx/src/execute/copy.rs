@@ -146,7 +146,7 @@ impl Group<'_> {
         bytes: u64,
     ) {
         let thread = warp.first + lane;
-        if bytes % 16 != 0 || bytes == 0 {
+        if !bytes.is_multiple_of(16) || bytes == 0 {
             self.find(Kind::Misaligned, thread, pc, "size", || {
                 format!("bulk copy of {bytes} bytes, no multiple of 16")
             });

@@ -151,10 +151,7 @@ fn floats_to_integers() {
                     let t = v as i32 as f32;
                     if t < v { t + 1.0 } else { t }
                 }
-                _ => {
-                    let t = (v.abs() + 8_388_608.0) - 8_388_608.0;
-                    t
-                }
+                _ => (v.abs() + 8_388_608.0) - 8_388_608.0,
             };
             u64::from(whole.copysign(v).to_bits())
         });

@@ -186,5 +186,5 @@ pub fn round(format: Format, exact: &impl Exact, mode: &str) -> u64 {
             over || beyond || (order == Ordering::Equal && (mode == "rna" || low % 2 == 1))
         }
     };
-    low + u64::from(up) | if negative { format.sign_bit() } else { 0 }
+    (low + u64::from(up)) | if negative { format.sign_bit() } else { 0 }
 }

@@ -43,7 +43,7 @@ fn rows(n: usize, f: Format) -> Vec<Vec<u64>> {
         .map(|r| {
             r.iter()
                 .enumerate()
-                .map(|(i, v)| if i == 0 { *v } else { r[0] ^ (v & (f.sign_bit() | 0x0fff >> (23 - f.fraction) / 2)) })
+                .map(|(i, v)| if i == 0 { *v } else { r[0] ^ (v & (f.sign_bit() | 0x0fff >> ((23 - f.fraction) / 2))) })
                 .collect()
         })
         .collect();
@@ -196,7 +196,8 @@ fn signs_and_extremes() {
 fn comparisons_know_nans() {
     for f in [F32, F16] {
         let rows = mixed(2, f.bits, &f.special(), 5_000);
-        let tests: [(&str, fn(f64, f64) -> bool, bool); 14] = [
+        type Test = (&'static str, fn(f64, f64) -> bool, bool);
+        let tests: [Test; 14] = [
             ("eq", |a, b| a == b, false),
             ("ne", |a, b| a != b, false),
             ("lt", |a, b| a < b, false),

@@ -26,13 +26,13 @@ fn arithmetic() {
         check(&u("add"), &w, &pairs, |r| wrap(r[0] as i128 + r[1] as i128));
         check(&i("sub"), &w, &pairs, |r| wrap(s(r[0]) - s(r[1])));
         check(&u("mul.lo"), &w, &pairs, |r| (r[0] as u128 * r[1] as u128) as u64 & m);
-        check(&u("mul.hi"), &w, &pairs, |r| (r[0] as u128 * r[1] as u128 >> bits) as u64 & m);
-        check(&i("mul.hi"), &w, &pairs, |r| wrap(s(r[0]) * s(r[1]) >> bits));
+        check(&u("mul.hi"), &w, &pairs, |r| ((r[0] as u128 * r[1] as u128) >> bits) as u64 & m);
+        check(&i("mul.hi"), &w, &pairs, |r| wrap((s(r[0]) * s(r[1])) >> bits));
         check(&format!("mad.lo.s{bits} $d, $a, $b, $c;"), &[bits; 4], &triples, |r| {
             wrap(s(r[0]).wrapping_mul(s(r[1])).wrapping_add(s(r[2])))
         });
         check(&format!("mad.hi.u{bits} $d, $a, $b, $c;"), &[bits; 4], &triples, |r| {
-            ((r[0] as u128 * r[1] as u128 >> bits) + r[2] as u128) as u64 & m
+            (((r[0] as u128 * r[1] as u128) >> bits) + r[2] as u128) as u64 & m
         });
         check(&u("min"), &w, &pairs, |r| r[0].min(r[1]));
         check(&i("max"), &w, &pairs, |r| wrap(s(r[0]).max(s(r[1]))));
@@ -175,6 +175,7 @@ fn permutations_lookups_and_funnels() {
 
 #[test]
 fn comparisons_and_selection() {
+    type Join = fn(bool, bool) -> bool;
     let tests: [(&str, fn(i128, i128) -> bool); 6] = [
         ("eq", |a, b| a == b),
         ("ne", |a, b| a != b),
@@ -193,9 +194,7 @@ fn comparisons_and_selection() {
             check(&format!("setp.{name}.u{bits} %p0, $a, $b; {select}"), &[bits, bits, 32], &rows(2, bits), |r| {
                 test(r[0].into(), r[1].into()).into()
             });
-            for (join, f) in
-                [("and", (|x, y| x && y) as fn(bool, bool) -> bool), ("or", |x, y| x || y), ("xor", |x, y| x != y)]
-            {
+            for (join, f) in [("and", (|x, y| x && y) as Join), ("or", |x, y| x || y), ("xor", |x, y| x != y)] {
                 let code = format!("setp.ge.u{bits} %p1, $b, 3; setp.{name}.{join}.u{bits} %p0, $a, $b, %p1; {select}");
                 check(&code, &[bits, bits, 32], &rows(2, bits), |r| {
                     f(test(r[0].into(), r[1].into()), r[1] >= 3).into()
