@@ -83,7 +83,11 @@ fn reads_of_what_nobody_wrote() {
 
 #[test]
 fn misaligned_accesses() {
-    found(&small("misaligned", |_| {}), &[Kind::Misaligned], "access of 16 bytes at byte 4 of global buffer 0");
+    found(
+        &small("misaligned", |_| {}),
+        &[Kind::Misaligned],
+        "access of 16 bytes at byte 4 of buffer x of 2400 bytes is not aligned",
+    );
 }
 
 #[test]

@@ -186,6 +186,16 @@ struct Finish {
 impl Finish {
     #[inline(always)]
     fn float(self, bits: u64, from: Format) -> u64 {
+        // What nearly all conversions are.
+        if from == Format::F32 && self.mode == Mode::Nearest && !(self.ftz || self.sat || self.relu) {
+            let value = f32::from_bits(bits as u32);
+            match self.to.format() {
+                Some(format @ (Format::F16 | Format::Bf16)) if value.is_nan() => return format.nan(),
+                Some(Format::F16) => return half::f16::from_f32(value).to_bits().into(),
+                Some(Format::Bf16) => return half::bf16::from_f32(value).to_bits().into(),
+                _ => {}
+            }
+        }
         self.finish(from.value(if self.ftz && from == Format::F32 { from.flush(bits) } else { bits }))
     }
 

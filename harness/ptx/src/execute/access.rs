@@ -1,4 +1,4 @@
-//! Loads and stores: from an address to a place, its checks, and the bytes.
+//! Loads and stores: the checks of a place, and the bytes.
 
 use crate::{
     check::{
@@ -8,11 +8,11 @@ use crate::{
     },
     execute::{
         group::Group,
-        space::{CONST_START, GLOBALS_START, SHARED_START, from_generic, rank_of, to_generic, with_rank},
+        place::{Place, advance},
         warp::{Warp, lanes},
     },
-    memory::{Rights, place},
-    program::{Address, Op, Ordering, Slot, Space, WARP},
+    memory::Rights,
+    program::{Address, Ordering, Slot, WARP},
 };
 
 /// What an access moves: `count` elements of `bytes`.
@@ -30,99 +30,12 @@ impl Form {
     }
 }
 
-/// Where an address leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Place {
-    Buffer(usize, u64),
-    /// The block of the group, and the offset in its window.
-    Shared(usize, u64),
-    Local(u64),
-    Param(u64),
-    Const(u64),
-}
-
 /// The little-endian number in up to eight bytes.
 pub(crate) fn number(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b))
 }
 
 impl Group<'_> {
-    /// The place of `bytes` at `address`, or nothing, which is a finding.
-    pub(crate) fn place(
-        &mut self,
-        warp: &Warp,
-        lane: usize,
-        pc: u32,
-        (space, address): (Space, u64),
-        bytes: u64,
-    ) -> Option<Place> {
-        let (space, address) = if space == Space::Generic { from_generic(address) } else { (space, address) };
-        let thread = warp.first + lane;
-        if bytes.is_power_of_two() && address % bytes != 0 {
-            self.find(Kind::Misaligned, thread, pc, "", || {
-                format!("access of {bytes} bytes at {} is not aligned", described(space, address))
-            });
-            return None;
-        }
-        let inside =
-            |start: u64, size: u64, at: u64| at >= start && at.checked_add(bytes).is_some_and(|e| e <= start + size);
-        let context = self.context;
-        let (found, what) = match space {
-            Space::Global => {
-                let (index, at) = match address.checked_sub(GLOBALS_START) {
-                    Some(at) => (context.buffers.len() - 1, at),
-                    None => place(address).unwrap_or((usize::MAX, address)),
-                };
-                match context.buffers.get(index) {
-                    None => (None, format!("{address:#x}, where no buffer is")),
-                    Some(b) if inside(b.offset, b.bytes, at) => return Some(Place::Buffer(index, at)),
-                    Some(b) => {
-                        let relative = at.wrapping_sub(b.offset) as i64;
-                        (None, format!("byte {relative} of buffer {}, which has {} bytes", b.name, b.bytes))
-                    }
-                }
-            }
-            Space::Shared | Space::Cluster => {
-                let (rank, at) = rank_of(address, warp.block as u64);
-                let own = rank == warp.block as u64;
-                let statics = context.kernel.shared_bytes.max(SHARED_START);
-                match self.blocks.get(rank as usize) {
-                    Some(b) if own || space == Space::Cluster => {
-                        let dynamic = b.shared.len() as u64 - u64::from(context.launch.shared);
-                        let in_statics = inside(SHARED_START, statics - SHARED_START, at);
-                        let fits = in_statics || inside(dynamic, context.launch.shared.into(), at);
-                        let sizes =
-                            format!("{} static and {} dynamic bytes", statics - SHARED_START, context.launch.shared);
-                        let relative = at as i64 - dynamic as i64;
-                        let what = || format!("byte {relative} of dynamic shared memory; the block has {sizes}");
-                        if fits { (Some(Place::Shared(rank as usize, at)), String::new()) } else { (None, what()) }
-                    }
-                    _ => (None, format!("shared memory of block {rank} of the cluster")),
-                }
-            }
-            Space::Local => {
-                let fits = warp.local_range(lane, address, bytes).is_some();
-                (fits.then_some(Place::Local(address)), format!("byte {address} of local memory"))
-            }
-            Space::Param => {
-                let fits = inside(0, context.params.len() as u64, address);
-                (fits.then_some(Place::Param(address)), format!("byte {address} of the parameters"))
-            }
-            Space::Const => {
-                let fits = inside(CONST_START, context.program.constant_bytes.len() as u64, address);
-                (
-                    fits.then_some(Place::Const(address - CONST_START.min(address))),
-                    format!("byte {address} of constant memory"),
-                )
-            }
-            Space::Generic => (None, "a generic address of no space".into()),
-        };
-        if found.is_none() {
-            self.find(Kind::OutOfBounds, thread, pc, "", || format!("access of {bytes} bytes at {what}"));
-        }
-        found
-    }
-
     /// Notes an access to shared or global memory, and whether it may be made.
     pub(crate) fn note(
         &mut self,
@@ -378,69 +291,5 @@ impl Group<'_> {
             }
             rest &= !taken;
         }
-    }
-
-    /// Instructions on addresses.
-    pub(crate) fn addresses(&mut self, warp: &mut Warp, active: u32, pc: u32) {
-        let constants = &self.context.program.constants;
-        let own = warp.block as u64;
-        let (result, out) = match self.context.program.code[pc as usize].op {
-            Op::MapShared { result, address, rank, generic } => {
-                let rank = *warp.get(rank, constants);
-                let map = |(a, r): (&u64, u64)| {
-                    let shared = if generic { from_generic(*a).1 } else { *a };
-                    // A rank that does not exist stays one, for the access to tell.
-                    let shared = with_rank(shared, r.min(62));
-                    if generic { to_generic(Space::Cluster, shared, own) } else { shared }
-                };
-                let mapped: Vec<u64> = warp.get(address, constants).iter().zip(rank).map(map).collect();
-                (result, mapped.try_into().unwrap_or([0; WARP]))
-            }
-            Op::BlockOfShared { result, address, generic } => {
-                let shared = |a: u64| if generic { from_generic(a).1 } else { a };
-                (result, warp.get(address, constants).map(|a| rank_of(shared(a), own).0))
-            }
-            Op::ToGeneric { result, address, space } => {
-                (result, warp.get(address, constants).map(|a| to_generic(space, a, own)))
-            }
-            Op::FromGeneric { result, address, space } => {
-                // A shared address of the own block loses its rank: it is what the block itself would write.
-                let back = |a: u64| match (space, from_generic(a).1) {
-                    (Space::Global, _) => a,
-                    (Space::Shared, shared) if rank_of(shared, own).0 == own => rank_of(shared, own).1,
-                    (_, plain) => plain,
-                };
-                (result, warp.get(address, constants).map(back))
-            }
-            Op::InSpace { result, address, space } => {
-                let inside = |a: u64| match (from_generic(a), space) {
-                    ((Space::Cluster, shared), Space::Shared) => rank_of(shared, own).0 == own,
-                    ((found, _), space) => found == space,
-                };
-                (result, warp.get(address, constants).map(|a| inside(a).into()))
-            }
-            _ => return,
-        };
-        warp.set(result, active, &out);
-    }
-}
-
-/// An address in words.
-fn described(space: Space, address: u64) -> String {
-    match (space, place(address)) {
-        (Space::Global, Some((index, at))) => format!("byte {at} of global buffer {index}"),
-        _ => format!("{address:#x} of {space:?} memory"),
-    }
-}
-
-/// The place some bytes further.
-pub(crate) fn advance(at: Place, bytes: u32) -> Place {
-    let by = u64::from(bytes);
-    match at {
-        Place::Buffer(index, offset) => Place::Buffer(index, offset + by),
-        Place::Shared(block, offset) => Place::Shared(block, offset + by),
-        Place::Local(offset) => Place::Local(offset + by),
-        Place::Param(offset) => Place::Param(offset + by),
-        Place::Const(offset) => Place::Const(offset + by),
     }
 }

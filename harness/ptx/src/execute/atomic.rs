@@ -3,8 +3,9 @@
 use crate::{
     check::blocks::BlockAccess,
     execute::{
-        access::{Form, Place, advance},
+        access::Form,
         group::Group,
+        place::{Place, advance},
         warp::{Warp, lanes},
     },
     program::{Op, WARP},

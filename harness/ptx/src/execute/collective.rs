@@ -71,12 +71,21 @@ impl Group<'_> {
         let leader = active.trailing_zeros() as usize;
         let (what, ..) = self.collective_of(warp.pc[leader]);
         let what = what.clone();
-        // Each lane's operands, from its own instruction.
+        // Lanes at one instruction, mostly all.
+        let mut parts = Vec::with_capacity(1);
+        let mut rest = active;
+        while rest != 0 {
+            let pc = warp.pc[rest.trailing_zeros() as usize];
+            let mask = lanes(rest).filter(|l| warp.pc[*l] == pc).fold(0u32, |m, l| m | 1 << l);
+            parts.push((pc, mask));
+            rest &= !mask;
+        }
         let mut operands = [[0u64; WARP]; 3];
-        for lane in lanes(active) {
-            let (_, slots, _) = self.collective_of(warp.pc[lane]);
+        for (pc, mask) in &parts {
+            let (_, slots, _) = self.collective_of(*pc);
             for (operand, slot) in operands.iter_mut().zip(slots) {
-                operand[lane] = warp.get(slot, constants)[lane];
+                let values = warp.get(slot, constants);
+                lanes(*mask).for_each(|l| operand[l] = values[l]);
             }
         }
         let [a, b, c] = operands;
@@ -89,11 +98,11 @@ impl Group<'_> {
             }
             other => evaluate(other, active, a, b),
         };
-        for lane in lanes(active) {
-            if let Op::Collective { result, second: also, .. } = &self.context.program.code[warp.pc[lane] as usize].op {
+        for (pc, mask) in parts {
+            if let Op::Collective { result, second: also, .. } = &self.context.program.code[pc as usize].op {
                 for (slot, values) in [(result, &first), (also, &second)] {
                     if let Some(slot) = slot {
-                        warp.set(*slot, 1 << lane, values);
+                        warp.set(*slot, mask, values);
                     }
                 }
             }

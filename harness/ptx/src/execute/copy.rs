@@ -4,8 +4,9 @@
 use crate::{
     check::{blocks::BlockAccess, finding::Kind},
     execute::{
-        access::{Form, Place, number},
+        access::{Form, number},
         group::Group,
+        place::Place,
         warp::{Warp, lanes},
     },
     program::{Address, Op, Ordering},
@@ -99,7 +100,7 @@ impl Group<'_> {
     /// Reads the source of a copy.
     fn fetch(&mut self, warp: &Warp, lane: usize, pc: u32, from: Place, bytes: u64) -> Vec<u8> {
         self.note(warp.first + lane, pc, from, bytes, BlockAccess::Read, PLAIN);
-        (0..bytes as u32).map(|i| self.read(warp, lane, super::access::advance(from, i), 1) as u8).collect()
+        (0..bytes as u32).map(|i| self.read(warp, lane, super::place::advance(from, i), 1) as u8).collect()
     }
 
     /// The target must be free: its last uses are ordered before the copy.

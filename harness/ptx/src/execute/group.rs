@@ -11,7 +11,7 @@ use crate::{
     },
     counters::{BufferCounters, Counters},
     execute::{
-        access::Place, barrier::BlockBarrier, copy::Copies, mbarrier::MbarrierState, space::SHARED_START, warp::Warp,
+        barrier::BlockBarrier, copy::Copies, mbarrier::MbarrierState, place::Place, space::SHARED_START, warp::Warp,
     },
     launch::Launch,
     memory::Storage,

@@ -5,8 +5,9 @@ use std::rc::Rc;
 use crate::{
     check::{blocks::BlockAccess, clocks::Gathered, finding::Kind},
     execute::{
-        access::{Form, Place},
+        access::Form,
         group::Group,
+        place::Place,
         warp::{Next, Wait, Warp, lanes},
     },
     program::{Address, Mbarrier, Ordering, WARP},

@@ -8,5 +8,6 @@ mod collective;
 mod copy;
 pub(crate) mod group;
 mod mbarrier;
+mod place;
 pub(crate) mod space;
 mod warp;
