@@ -53,6 +53,7 @@ PLANTED = {
     "half_mask": (SMALL, [("norm.cuh", "0xffffffffu", "0x0000ffffu")]),
     "all_lanes_store": (SMALL, [("norm.cuh", "if (lane == 0) slot[warp] = v;", "slot[warp] = v;")]),
     "writes_input": (SMALL, [("forward.cu", "store(y + start", "store(const_cast<T*>(x) + start")]),
+    "all_threads_store": (SMALL, [("forward.cu", "if (t == 0 && rank == 0)", "if (rank == 0)")]),
     "misses_rows": (SMALL, [("forward.cu", "if (rstd_out)", "if (rstd_out && row % 2 == 0)")]),
     "misaligned": (SMALL, [("forward.cu", "load(x + start + column(i)", "load(x + start + column(i) + (column(i) + VEC < D)")]),
     "early_exit": (SMALL, [("forward.cu", "const int rank = CLUSTER", "if (threadIdx.x >= 50) return;\n    const int rank = CLUSTER")]),

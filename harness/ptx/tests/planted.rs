@@ -109,6 +109,36 @@ fn races_in_shared_memory() {
 }
 
 #[test]
+fn races_in_global_memory_within_a_block() {
+    let outcome = small("all_threads_store", |_| {});
+    found(&outcome, &[Kind::Race], "race: write of mean that thread (0, 0, 0) wrote at PTX line");
+    assert!(outcome.findings.iter().any(|f| f.message.contains("write of rstd")), "{:?}", outcome.findings);
+}
+
+/// One thread that loads from `x`, whatever x is, and stores to `y`; then `end`.
+fn tiny(rights: Rights, end: &str) -> Outcome {
+    let code = format!(
+        ".version 8.5\n.target sm_90\n.address_size 64\n.visible .entry norm_tiny(.param .u64 x, .param .u64 y) {{
+        .reg .b32 %r<2>; .reg .b64 %d<2>; ld.param.u64 %d0, [x]; ld.param.u64 %d1, [y];
+        ld.global.b32 %r0, [%d0]; st.global.b32 [%d1], %r0;\n{end} }}"
+    );
+    let mut t = Tensors::default();
+    let (x, y) = (t.memory.add("x", &[0; 4], rights), t.memory.add("y", &[0; 4], Rights::Write));
+    let params = vec![t.pointer(x), t.pointer(y)];
+    run(&module(&code), Launch { params, ..Launch::default() }, &mut t)
+}
+
+#[test]
+fn reads_of_outputs_and_traps() {
+    clean(&tiny(Rights::Read, "ret;"));
+    clean(&tiny(Rights::ReadWrite, "exit;"));
+    let outcome = tiny(Rights::Write, "ret;");
+    assert_eq!(kinds(&outcome.findings), [Kind::UnwrittenRead, Kind::UnwrittenOutput]);
+    assert!(outcome.findings[0].message.contains("byte 0 of output x that nobody wrote"), "{}", outcome.findings[0]);
+    assert_eq!(kinds(&tiny(Rights::Read, "trap;").findings), [Kind::Trap]);
+}
+
+#[test]
 fn shared_memory_of_a_block_that_has_left_the_cluster() {
     found(&cluster("leaves_cluster_early"), &[Kind::Race], "that block 0 may have left");
 }

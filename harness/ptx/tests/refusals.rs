@@ -35,6 +35,9 @@ fn unknown_text_is_refused_with_its_line() {
         ("@%r1 ret;", "the guard is no predicate"),
         (".weird 3;", "unknown directive `.weird`"),
         ("add.add.f32 %r1, %r2, %r3;", "unknown modifier .add of add"),
+        ("add.s32 %r1, [[[[[[[[[[%r2]]]]]]]]]], 1;", "an operand of too many parts"),
+        (".local .b8 big[600000];", "more than the 512 KiB of a thread"),
+        (".local .b32 big[9223372036854775807][16];", "more than 67108864 bytes"),
         ("fence.proxy.tensormap::generic.release.gpu;", "unknown modifier .tensormap::generic of fence"),
     ];
     for (code, words) in cases {

@@ -152,6 +152,13 @@ impl Parser<'_> {
     }
 
     fn operand(&mut self, scope: &mut Scope) -> Result<Operand, ParseError> {
+        self.depth += 1;
+        let operand = if self.depth > 8 { self.error("an operand of too many parts") } else { self.any_operand(scope) };
+        self.depth -= 1;
+        operand
+    }
+
+    fn any_operand(&mut self, scope: &mut Scope) -> Result<Operand, ParseError> {
         let operand = match self.next() {
             "{" => Operand::Vector(self.list("}", scope)?),
             "(" => Operand::List(self.list(")", scope)?),

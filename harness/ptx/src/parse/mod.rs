@@ -57,6 +57,8 @@ struct Symbol {
 struct Parser<'a> {
     tokens: Vec<Token<'a>>,
     at: usize,
+    /// Of the operand at hand.
+    depth: usize,
     program: Program,
     registry: Registry,
     symbols: HashMap<String, Symbol>,
@@ -72,6 +74,7 @@ pub(crate) fn parse(text: &str) -> Result<Program, ParseError> {
     let mut parser = Parser {
         tokens: tokens(text)?,
         at: 0,
+        depth: 0,
         program: Program { locations: vec![Default::default()], ..Default::default() },
         registry: Registry::default(),
         symbols: HashMap::new(),

@@ -8,6 +8,9 @@ use crate::{
 };
 use std::collections::HashMap;
 
+/// The largest array. A GPU gives a thread 512 KiB of its own and a block less; tables of a module may be larger.
+const MOST_BYTES: u64 = 1 << 26;
+
 /// A declared array: its name, alignment and size in bytes; none for an array without a length.
 pub(super) struct Declared {
     pub name: String,
@@ -80,7 +83,13 @@ impl Parser<'_> {
         let name = self.next().to_string();
         let mut bytes = Some(element);
         while self.take("[") {
-            bytes = if self.peek() == "]" { None } else { bytes.zip(Some(self.number()?)).map(|(b, n)| b * n) };
+            let length = if self.peek() == "]" { None } else { Some(self.number()?) };
+            let product = bytes.zip(length).map(|(b, n)| b.checked_mul(n).filter(|b| *b <= MOST_BYTES));
+            bytes = match product {
+                Some(None) => return self.error(format!("{name} has more than {MOST_BYTES} bytes")),
+                Some(bytes) => bytes,
+                None => None,
+            };
             self.expect("]")?;
         }
         Ok(Declared { name, align, bytes, element })
@@ -144,6 +153,9 @@ impl Parser<'_> {
         } else {
             let offset = scope.local_bytes.next_multiple_of(declared.align.max(8));
             scope.local_bytes = offset + bytes;
+            if bytes > 512 << 10 {
+                return self.error(format!("{} has more than the 512 KiB of a thread", declared.name));
+            }
             Operand::Symbol { space: Space::Local, offset }
         };
         scope.names.last_mut().expect("a scope is open").insert(declared.name, operand);
