@@ -2,6 +2,7 @@
 
 use super::{
     Mods, Operand, Operands, Refusal, Type,
+    finish::Finish,
     lanes::{one, two},
     types::{Kind, low, signed},
 };
@@ -80,14 +81,21 @@ fn convert(mods: &mut Mods, operands: &mut Operands) -> Result<Op, Refusal> {
     if ftz && to.format() != Some(Format::F32) && from.format() != Some(Format::F32) {
         return bad(".ftz without f32");
     }
-    let finish = Finish { to, mode: to_float.unwrap_or(Mode::Nearest), ftz, sat, relu };
+    let mode = to_float.unwrap_or(Mode::Nearest);
+    // Where the result is an integer, it is not used.
+    let format = to.format().unwrap_or(Format::F32);
+    let finish = Finish { format, mode, ftz: ftz && format == Format::F32, sat, relu };
+    let flush = move |bits: u64, from: Format| if ftz && from == Format::F32 { from.flush(bits) } else { bits };
     if to.count == 2 {
         if from.format() != Some(Format::F32) || to_float.is_none() || sat {
             return bad("packed halves are known from f32, rounded, only");
         }
         let result = operands.result(to)?;
         let (high, low_half) = (operands.source(from)?, operands.source(from)?);
-        let run = two(move |a, b| finish.float(a, Format::F32) << 16 | finish.float(b, Format::F32));
+        let run = two(move |a, b| {
+            let half = |v: u64| refloat(finish, flush(v, Format::F32), Format::F32);
+            half(a) << 16 | half(b)
+        });
         let zero = operands.registry.constant(0);
         return Ok(Op::Alu { run, result, second: None, operands: [high, low_half, zero] });
     }
@@ -118,23 +126,18 @@ fn convert(mods: &mut Mods, operands: &mut Operands) -> Result<Op, Refusal> {
             let sign = from.is_signed();
             one(move |a| {
                 if format == Format::F64 {
-                    return finish.finish(if sign { signed(a, from_bits) as f64 } else { low(a, from_bits) as f64 });
+                    return finish.output(if sign { signed(a, from_bits) as f64 } else { low(a, from_bits) as f64 });
                 }
                 let high = if sign { signed(a, from_bits) >> 32 } else { (low(a, from_bits) >> 32) as i64 };
                 let value = odd::add(high as f64 * 4_294_967_296.0, (low_word(a, from_bits, sign)) as f64);
-                finish.finish(value)
+                finish.output(value)
             })
         }
         (None, Some(format)) if to_float.is_none() => {
             let Some(mode) = to_integer else { return bad("a rounding mode is missing") };
             one(move |a| {
-                let a = if ftz { format.flush(a) } else { a };
-                widen(
-                    to_integer_bits(format.value(low(a, from_bits)), format, mode, to),
-                    to.bits(),
-                    to.is_signed(),
-                    width,
-                )
+                let a = flush(low(a, from_bits), format);
+                widen(to_integer_bits(format.value(a), format, mode, to), to.bits(), to.is_signed(), width)
             })
         }
         (Some(target), Some(format)) => {
@@ -151,14 +154,14 @@ fn convert(mods: &mut Mods, operands: &mut Operands) -> Result<Op, Refusal> {
                 return bad("this rounding between these types");
             }
             one(move |a| {
-                let a = if ftz { format.flush(low(a, from_bits)) } else { low(a, from_bits) };
+                let a = flush(low(a, from_bits), format);
                 match to_integer {
                     Some(mode) => {
                         let value = format.value(a);
-                        finish.finish(integral(value, mode).copysign(value))
+                        finish.output(integral(value, mode).copysign(value))
                     }
                     None if target == format && !sat && !relu => a,
-                    None => finish.float(a, format),
+                    None => refloat(finish, a, format),
                 }
             })
         }
@@ -173,48 +176,20 @@ fn low_word(a: u64, bits: u32, sign: bool) -> u64 {
     (if sign { signed(a, bits) as u64 } else { low(a, bits) }) & 0xffff_ffff
 }
 
-/// How a floating-point result is finished.
-#[derive(Clone, Copy)]
-struct Finish {
-    to: Type,
-    mode: Mode,
-    ftz: bool,
-    sat: bool,
-    relu: bool,
-}
-
-impl Finish {
-    #[inline(always)]
-    fn float(self, bits: u64, from: Format) -> u64 {
-        // What nearly all conversions are.
-        if from == Format::F32 && self.mode == Mode::Nearest && !(self.ftz || self.sat || self.relu) {
-            let value = f32::from_bits(bits as u32);
-            match self.to.format() {
-                Some(format @ (Format::F16 | Format::Bf16)) if value.is_nan() => return format.nan(),
-                Some(Format::F16) => return half::f16::from_f32(value).to_bits().into(),
-                Some(Format::Bf16) => return half::bf16::from_f32(value).to_bits().into(),
-                _ => {}
-            }
+/// From one floating-point format to another.
+#[inline(always)]
+fn refloat(finish: Finish, bits: u64, from: Format) -> u64 {
+    // What nearly all conversions are.
+    if from == Format::F32 && finish.is_plain() {
+        let value = f32::from_bits(bits as u32);
+        match finish.format {
+            Format::F16 | Format::Bf16 if value.is_nan() => return finish.format.nan(),
+            Format::F16 => return half::f16::from_f32(value).to_bits().into(),
+            Format::Bf16 => return half::bf16::from_f32(value).to_bits().into(),
+            _ => {}
         }
-        self.finish(from.value(if self.ftz && from == Format::F32 { from.flush(bits) } else { bits }))
     }
-
-    fn finish(self, value: f64) -> u64 {
-        let value = match value {
-            v if self.sat => {
-                if v > 0.0 {
-                    v.min(1.0)
-                } else {
-                    0.0
-                }
-            }
-            v if self.relu && v <= 0.0 => 0.0,
-            v => v,
-        };
-        let format = self.to.format().expect("a floating-point result");
-        let bits = format.round(value, self.mode);
-        if self.ftz && format == Format::F32 { format.flush(bits) } else { bits }
-    }
+    finish.output(from.value(bits))
 }
 
 fn clamp(value: i128, to: Type) -> i128 {

@@ -6,6 +6,7 @@
 
 use super::{
     Mods, Operands, Refusal, Type,
+    finish::Finish,
     lanes::{packed, three},
 };
 use crate::{
@@ -17,44 +18,6 @@ use crate::{
 /// The rounding modes of arithmetic.
 pub(super) const MODES: [(&str, Mode); 4] =
     [("rn", Mode::Nearest), ("rz", Mode::Zero), ("rm", Mode::Down), ("rp", Mode::Up)];
-
-/// How a result is finished.
-#[derive(Clone, Copy)]
-struct Finish {
-    format: Format,
-    mode: Mode,
-    ftz: bool,
-    sat: bool,
-    relu: bool,
-}
-
-impl Finish {
-    #[inline(always)]
-    fn input(self, bits: u64) -> f64 {
-        self.format.value(if self.ftz { self.format.flush(bits) } else { bits })
-    }
-
-    fn output(self, value: f64) -> u64 {
-        // Saturation turns a NaN to zero; a rectified NaN stays.
-        let value = match value {
-            v if self.sat => {
-                if v > 0.0 {
-                    v.min(1.0)
-                } else {
-                    0.0
-                }
-            }
-            v if self.relu && v <= 0.0 => 0.0,
-            v => v,
-        };
-        let bits = self.format.round(value, self.mode);
-        if self.ftz { self.format.flush(bits) } else { bits }
-    }
-
-    fn plain_f32(self) -> bool {
-        self.format == Format::F32 && self.mode == Mode::Nearest && !self.ftz && !self.sat
-    }
-}
 
 #[inline(always)]
 fn f32_of(bits: u64) -> f32 {
@@ -117,13 +80,14 @@ fn evaluate(name: &str, f: Finish, count: u32, nan: bool) -> Option<(usize, Alu)
     let sign = 1u64 << (format.bits() - 1);
     let (i, o) = (move |v| f.input(v), move |v| f.output(v));
     let f64_format = format == Format::F64;
+    let plain_f32 = format == Format::F32 && f.is_plain();
     Some(match name {
         // What the processor does itself, because nearly all instructions are these.
-        "add" if f.plain_f32() => (2, three(|a, b, _| bits_of(f32_of(a) + f32_of(b)))),
-        "sub" if f.plain_f32() => (2, three(|a, b, _| bits_of(f32_of(a) - f32_of(b)))),
-        "mul" if f.plain_f32() => (2, three(|a, b, _| bits_of(f32_of(a) * f32_of(b)))),
-        "fma" | "mad" if f.plain_f32() => (3, three(|a, b, c| bits_of(f32_of(a).mul_add(f32_of(b), f32_of(c))))),
-        "div" if f.plain_f32() => (2, three(|a, b, _| bits_of(f32_of(a) / f32_of(b)))),
+        "add" if plain_f32 => (2, three(|a, b, _| bits_of(f32_of(a) + f32_of(b)))),
+        "sub" if plain_f32 => (2, three(|a, b, _| bits_of(f32_of(a) - f32_of(b)))),
+        "mul" if plain_f32 => (2, three(|a, b, _| bits_of(f32_of(a) * f32_of(b)))),
+        "fma" | "mad" if plain_f32 => (3, three(|a, b, c| bits_of(f32_of(a).mul_add(f32_of(b), f32_of(c))))),
+        "div" if plain_f32 => (2, three(|a, b, _| bits_of(f32_of(a) / f32_of(b)))),
         "add" if f64_format => (2, three(move |a, b, _| o(i(a) + i(b)))),
         "sub" if f64_format => (2, three(move |a, b, _| o(i(a) - i(b)))),
         "mul" if f64_format => (2, three(move |a, b, _| o(i(a) * i(b)))),
@@ -141,20 +105,16 @@ fn evaluate(name: &str, f: Finish, count: u32, nan: bool) -> Option<(usize, Alu)
         "div" => (2, three(move |a, b, _| o(odd::div(i(a), i(b))))),
         "rcp" => (1, three(move |a, _, _| o(odd::div(1.0, i(a))))),
         "sqrt" => (1, three(move |a, _, _| o(odd::sqrt(i(a))))),
-        "abs" => (1, packed(count, move |a, _, _| flushed(f, a) & !sign)),
-        "neg" => (1, packed(count, move |a, _, _| flushed(f, a) ^ sign)),
+        "abs" => (1, packed(count, move |a, _, _| f.flushed(a) & !sign)),
+        "neg" => (1, packed(count, move |a, _, _| f.flushed(a) ^ sign)),
         "min" | "max" => {
             let least = name == "min";
-            (2, packed(count, move |a, b, _| extreme(f, flushed(f, a), flushed(f, b), least, nan)))
+            (2, packed(count, move |a, b, _| extreme(f, f.flushed(a), f.flushed(b), least, nan)))
         }
         // The sign of the first operand with the magnitude of the second.
         "copysign" => (2, three(move |a, b, _| a & sign | b & !sign)),
         _ => return None,
     })
-}
-
-fn flushed(f: Finish, bits: u64) -> u64 {
-    if f.ftz { f.format.flush(bits) } else { bits }
 }
 
 /// An exact sum that is zero from operands that are not both zero of one sign.

@@ -12,6 +12,7 @@ mod bits;
 mod compare;
 mod control;
 mod convert;
+mod finish;
 mod float;
 pub(crate) mod lanes;
 mod memory;

@@ -61,6 +61,18 @@ fn f32_to_halves() {
 }
 
 #[test]
+fn flushing_concerns_f32_alone() {
+    let subnormal = |a: u64| a & 0x7fff_ffff < 0x80_0000;
+    check("cvt.rn.ftz.f16.f32 $d, $a;", &[32, 16], &singles(), |r| {
+        narrow(F16, if subnormal(r[0]) { r[0] & 1 << 31 } else { r[0] }, "rn")
+    });
+    // f16's subnormals are normal numbers of f32.
+    check("cvt.ftz.f32.f16 $d, $a;", &[16, 32], &[vec![1], vec![0x8001], vec![0x3c00]], |r| {
+        u64::from((F16.value(r[0]) as f32).to_bits())
+    });
+}
+
+#[test]
 fn halves_to_f32_exactly() {
     for f in [F16, BF16] {
         check(&format!("cvt.f32.{} $d, $a;", f.name), &[16, 32], &halves(), |r| match r[0] {

@@ -176,7 +176,9 @@ fn permutations_lookups_and_funnels() {
 #[test]
 fn comparisons_and_selection() {
     type Join = fn(bool, bool) -> bool;
-    let tests: [(&str, fn(i128, i128) -> bool); 6] = [
+    type Test = fn(i128, i128) -> bool;
+    let joins: [(&str, Join); 3] = [("and", |x, y| x && y), ("or", |x, y| x || y), ("xor", |x, y| x != y)];
+    let tests: [(&str, Test); 6] = [
         ("eq", |a, b| a == b),
         ("ne", |a, b| a != b),
         ("lt", |a, b| a < b),
@@ -194,7 +196,7 @@ fn comparisons_and_selection() {
             check(&format!("setp.{name}.u{bits} %p0, $a, $b; {select}"), &[bits, bits, 32], &rows(2, bits), |r| {
                 test(r[0].into(), r[1].into()).into()
             });
-            for (join, f) in [("and", (|x, y| x && y) as Join), ("or", |x, y| x || y), ("xor", |x, y| x != y)] {
+            for (join, f) in joins {
                 let code = format!("setp.ge.u{bits} %p1, $b, 3; setp.{name}.{join}.u{bits} %p0, $a, $b, %p1; {select}");
                 check(&code, &[bits, bits, 32], &rows(2, bits), |r| {
                     f(test(r[0].into(), r[1].into()), r[1] >= 3).into()
