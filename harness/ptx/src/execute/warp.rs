@@ -15,6 +15,9 @@ use crate::{
 /// Instructions that a warp runs before another has its turn, so that no warp waits for a spinning one for ever.
 const SLICE: u64 = 4096;
 
+/// What registers hold that nobody wrote: a NaN of f32, f16 and bf16.
+const UNWRITTEN: u64 = 0x7fc0_7fc0;
+
 /// What a lane waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wait {
@@ -99,6 +102,8 @@ impl Warp {
         self.cluster_phase = [None; WARP];
         self.asked = [None; WARP];
         let [x, y, _] = context.launch.block.map(|e| e as usize);
+        // The same for every block, whichever ran on these registers before.
+        self.banks.iter_mut().for_each(|bank| bank.fill([UNWRITTEN; WARP]));
         for (register, value) in self.banks[0].iter_mut().zip(special) {
             *register = [*value; WARP];
         }

@@ -146,6 +146,8 @@ pub struct Ran {
     pub outcome: Outcome,
     /// Errors of y, sum, mean and rstd.
     pub errors: [f64; 4],
+    /// All their bytes.
+    pub bytes: Vec<u8>,
 }
 
 impl Forward {
@@ -198,7 +200,8 @@ impl Forward {
             if self.rms { 0.0 } else { error(&t.values(mean, f), &means) },
             error(&t.values(rstd, f), &rstds),
         ];
-        Ran { outcome, errors }
+        let bytes = [y, sum, mean, rstd].iter().flat_map(|b| t.memory.bytes(*b)).collect();
+        Ran { outcome, errors, bytes }
     }
 }
 
