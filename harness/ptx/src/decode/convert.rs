@@ -189,6 +189,14 @@ fn refloat(finish: Finish, bits: u64, from: Format) -> u64 {
             _ => {}
         }
     }
+    if finish.format == Format::F32 && finish.is_plain() {
+        let value = match from {
+            Format::F16 => half::f16::from_bits(bits as u16).to_f32(),
+            Format::Bf16 => f32::from_bits((bits as u32) << 16),
+            _ => return finish.output(from.value(bits)),
+        };
+        return if value.is_nan() { finish.format.nan() } else { value.to_bits().into() };
+    }
     finish.output(from.value(bits))
 }
 

@@ -115,6 +115,7 @@ impl<'a> Group<'a> {
                 self.counters.buffers.entry(buffer.name.clone()).or_default().merge(counters);
             }
         }
+        self.warps.iter_mut().for_each(Warp::give_back);
         (self.findings, self.counters)
     }
 

@@ -1,7 +1,7 @@
 //! A warp: lanes with registers and a program counter each. Lanes at the lowest counter run together, so that those that
 //! went different ways meet again; a lane that waits is left out.
 
-use std::ops::Range;
+use std::{cell::Cell, ops::Range};
 
 use crate::{
     check::finding::Kind,
@@ -17,6 +17,14 @@ const SLICE: u64 = 4096;
 
 /// What registers hold that nobody wrote: a NaN of f32, f16 and bf16.
 const UNWRITTEN: u64 = 0x7fc0_7fc0;
+
+/// Banks of registers that a core keeps.
+const MOST_SPARE: usize = 128;
+
+thread_local! {
+    /// Registers of earlier launches: memory that is new to the process is slow at first touch, which small launches feel.
+    static SPARE: Cell<Vec<Vec<Lanes>>> = const { Cell::new(Vec::new()) };
+}
 
 /// What a lane waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,11 +82,26 @@ impl Warp {
         let program = context.program;
         let local = [context.kernel.local_bytes - LOCAL_START, program.function_bytes.saturating_sub(FUNCTION_LOCAL)];
         Self {
-            banks: [context.kernel.registers, program.function_registers].map(|n| vec![[0; WARP]; n]),
+            banks: [context.kernel.registers, program.function_registers].map(|n| {
+                let mut bank = SPARE.take();
+                let mut registers = bank.pop().unwrap_or_default();
+                SPARE.set(bank);
+                registers.resize(n, [UNWRITTEN; WARP]);
+                registers
+            }),
             local: local.map(|bytes| vec![0xff; bytes as usize * WARP]),
             stacks: vec![Vec::new(); WARP],
             ..Self::default()
         }
+    }
+
+    /// Leaves the registers to the next launch.
+    pub fn give_back(&mut self) {
+        let mut spare = SPARE.take();
+        if spare.len() < MOST_SPARE {
+            spare.extend(std::mem::take(&mut self.banks));
+        }
+        SPARE.set(spare);
     }
 
     /// Starts the warp `index` of a block of `threads` threads.
