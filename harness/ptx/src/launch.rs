@@ -117,7 +117,7 @@ impl Default for Launch {
 /// What came of a launch.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outcome {
-    /// What it did wrong; nothing for a correct kernel.
+    /// What it did wrong, by kind and instruction; nothing for a correct kernel.
     pub findings: Vec<Finding>,
     /// What it did, in numbers; those of the first order.
     pub counters: Counters,

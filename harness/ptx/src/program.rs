@@ -331,9 +331,9 @@ pub(crate) struct Kernel {
     pub parameter_bytes: u64,
     pub registers: usize,
     pub local_bytes: u64,
+    /// The end of the static shared variables that it may use; the `.extern` ones all start behind.
     pub shared_bytes: u64,
     pub shared_align: u64,
-    /// Offsets of `.extern .shared` arrays are patched at launch: they all start behind the static ones.
     pub max_threads: Option<[u32; 3]>,
     pub required_threads: Option<[u32; 3]>,
     pub required_cluster: Option<[u32; 3]>,

@@ -197,6 +197,15 @@ fn mbarriers() {
     let parity = "again: mbarrier.try_wait.parity.shared.b64 %p2, [%b], 0; @!%p2 bra again;";
     let get = "xor.b32 %r3, %r0, 63; mad.lo.u32 %r2, %r3, 8, %s; ld.shared.u64 %d9, [%r2];";
     results(&format!("{} {copy} {arrive} {parity} {get}", init(64)), |t| 3 * (63 - t));
+    // Half of a copy is zeros; its source is aligned to all of it all the same.
+    let half = copy.replace("8;", "8, 4;").replace("%d2, %r0", "%d2, %r4");
+    assert_ne!(half, copy);
+    results(&format!("{} mov.u32 %r4, %r0; {half} {arrive} {parity} {get}", init(64)), |t| 3 * (63 - t));
+    let odd = half.replace("[%d2]", "[%d2+4]");
+    assert_eq!(
+        kinds(&threads(&format!("mov.u64 %d9, 0; mov.u32 %r4, 0; {odd} cp.async.wait_all;")).0.findings),
+        [Kind::Misaligned]
+    );
     let (outcome, ..) = threads(&format!("{} {copy} {get}", init(64)));
     assert!(kinds(&outcome.findings).contains(&Kind::CopyInFlight), "{:?}", outcome.findings);
 }

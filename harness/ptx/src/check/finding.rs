@@ -14,7 +14,8 @@ pub enum Kind {
     WriteToInput,
     /// Two threads of a block (or cluster) access one place, one of them writes, and no barrier orders them.
     Race,
-    /// Two blocks access one place and one of them writes.
+    /// Two blocks access one place and one of them writes. Blocks run in parallel: which of the two is named may change
+    /// from run to run.
     BlocksConflict,
     /// A load from memory that nobody wrote.
     UnwrittenRead,

@@ -49,11 +49,17 @@ impl Group<'_> {
                     let Some(target) = self.target(warp, lane, pc, *to, width) else { continue };
                     let mut data = vec![0; width as usize];
                     if read > 0 {
-                        // The whole source has to be aligned, and what is read of it has to exist.
-                        let Some(source) = self.target(warp, lane, pc, *from, if read == width { width } else { read })
-                        else {
+                        // What is read has to exist, but the whole source has to be aligned.
+                        let Some(source) = self.target(warp, lane, pc, *from, read) else { continue };
+                        if let Place::Buffer(index, at) = source
+                            && at % width != 0
+                        {
+                            let name = &self.context.buffers[index].name;
+                            self.find(Kind::Misaligned, warp.first + lane, pc, "", || {
+                                format!("asynchronous copy of {width} bytes from byte {at} of {name} is not aligned")
+                            });
                             continue;
-                        };
+                        }
                         data[..read as usize].copy_from_slice(&self.fetch(warp, lane, pc, source, read));
                         places[lane] = Some(source);
                     }
@@ -69,7 +75,7 @@ impl Group<'_> {
                 let group = std::mem::take(&mut copies.open);
                 copies.groups.push(group);
             }),
-            Op::WaitCopies(pending) => lanes(active).for_each(|l| self.complete_copies(warp, l, pc, *pending)),
+            Op::WaitCopies(pending) => lanes(active).for_each(|l| self.complete_copies(warp, l, *pending)),
             Op::BulkCopy { to, from, bytes, barrier } => {
                 let sizes = *warp.get(*bytes, &program.constants);
                 for lane in lanes(active) {
@@ -127,7 +133,7 @@ impl Group<'_> {
     }
 
     /// Ends a thread's copies but for the last `pending` groups; with none, all of them.
-    pub(crate) fn complete_copies(&mut self, warp: &Warp, lane: usize, _pc: u32, pending: Option<u64>) {
+    pub(crate) fn complete_copies(&mut self, warp: &Warp, lane: usize, pending: Option<u64>) {
         let thread = warp.first + lane;
         let copies = self.copies.entry(thread).or_default();
         let ended = copies.groups.len().saturating_sub(pending.unwrap_or(0) as usize);
@@ -201,7 +207,7 @@ impl Group<'_> {
             for (_, copy) in ended {
                 any = true;
                 let bytes = copy.bytes.len() as u64;
-                self.land(thread, copy);
+                self.land(copy);
                 self.arrived_bytes(key, bytes);
             }
         }
@@ -209,7 +215,7 @@ impl Group<'_> {
     }
 
     /// A bulk copy's bytes arrive. They count as written when it was issued, which the mbarrier hands over.
-    fn land(&mut self, _thread: usize, copy: Copy) {
+    fn land(&mut self, copy: Copy) {
         if let Place::Shared(block, at) = copy.to {
             let block = &mut self.blocks[block];
             block.shadow.set_in_flight(at, copy.bytes.len() as u64, false);

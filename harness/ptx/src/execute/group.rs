@@ -212,11 +212,10 @@ impl<'a> Group<'a> {
             block.shadow.reset_dense(shared, context.kernel.shared_grain.min(8));
             block.barriers.clear();
             let all = launch.cluster.iter().product::<u32>();
-            let three = |v: [u64; 3]| v;
             let mut special: Vec<u64> = vec![0; SPECIAL.len()];
             let mut fill = |at: usize, values: [u64; 3]| special[at..at + 3].copy_from_slice(&values);
             fill(3, launch.block.map(u64::from));
-            fill(6, three(at));
+            fill(6, at);
             fill(9, launch.grid.map(u64::from));
             fill(20, cluster);
             fill(23, clusters);

@@ -91,7 +91,7 @@ impl Group<'_> {
                 }
                 Mbarrier::ArriveAfterCopies { counted } => {
                     let counted = *counted;
-                    self.complete_copies(warp, lane, pc, None);
+                    self.complete_copies(warp, lane, None);
                     if counted {
                         self.at(key).pending += 1;
                     }

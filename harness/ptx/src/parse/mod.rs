@@ -57,7 +57,7 @@ struct Symbol {
 struct Parser<'a> {
     tokens: Vec<Token<'a>>,
     at: usize,
-    /// Of the operand at hand.
+    /// Of the operand or initial value at hand.
     depth: usize,
     program: Program,
     registry: Registry,

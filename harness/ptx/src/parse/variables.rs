@@ -209,11 +209,16 @@ impl Parser<'_> {
     /// `{1, 2, 0f3f800000}`, nested or not, or a single value, in elements of `bytes`.
     fn initial(&mut self, bytes: u64) -> Result<Vec<u8>, ParseError> {
         if self.take("{") {
+            self.depth += 1;
+            if self.depth > 8 {
+                return self.error("initial values in too many braces");
+            }
             let mut values = Vec::new();
             while !self.take("}") {
                 values.extend(self.initial(bytes)?);
                 self.take(",");
             }
+            self.depth -= 1;
             return Ok(values);
         }
         let negative = self.take("-");
