@@ -65,7 +65,7 @@ pub(crate) fn markdown(text: &str) -> String {
 }
 
 /// Text as a code span in Markdown, also in a table: on one line, and fenced by more backticks than it holds in a row.
-fn markdown_code(text: &str) -> String {
+pub(crate) fn markdown_code(text: &str) -> String {
     let text = text.replace(char::is_control, " ").replace('|', "\\|");
     let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
     let fence = "`".repeat(longest + 1);

@@ -63,6 +63,12 @@ pub(super) struct Arguments {
     /// Measure the machine's ceilings and nothing else.
     #[arg(long, conflicts_with_all = ["no_ceilings", "criterion"])]
     ceilings_only: bool,
+    /// Only write records, and neither a report nor figures.
+    #[arg(long)]
+    records_only: bool,
+    /// Plant a slowdown: every call of a kernel takes longer by this part of its time.
+    #[arg(long, value_name = "PART", default_value_t = 0.0, hide = true)]
+    slowed: f64,
     /// Of the order within rounds and of the intervals.
     #[arg(long, value_name = "S", value_parser = seed, default_value = "1")]
     seed: u64,
@@ -162,8 +168,10 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
         }
         Format::Text => print_text(&format!("{}{}", isonorm_reports::bench::text(&run.benches), told(&measured)))?,
     }
-    isonorm_reports::write_all(&arguments.out, &Summary::read(std::slice::from_ref(&arguments.out))?)?;
-    eprintln!("report: {}", arguments.out.join("report.html").display());
+    if !arguments.records_only {
+        isonorm_reports::write_all(&arguments.out, &Summary::read(std::slice::from_ref(&arguments.out))?)?;
+        eprintln!("report: {}", arguments.out.join("report.html").display());
+    }
     if measured.wrong.is_empty() && interrupted {
         return Err(Error::Usage("stopped before its end: what was measured is in the report".to_owned()));
     }
@@ -274,7 +282,13 @@ fn measure(
             }
         };
         let time = if *setting == Setting::AsCalled { arguments.time.mul_f64(AS_CALLED) } else { arguments.time };
-        let plan = Plan { versus: arguments.versus.clone(), time, seed: arguments.seed, replay: replay.clone() };
+        let plan = Plan {
+            versus: arguments.versus.clone(),
+            time,
+            seed: arguments.seed,
+            replay: replay.clone(),
+            slowed: arguments.slowed,
+        };
         let cell = Callable::of(&*entry.contender)
             .and_then(|kernel| bench::cell(entry, &kernel, workload, &sample, *setting, &plan));
         let mut benches = match cell {

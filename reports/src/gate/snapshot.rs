@@ -1,0 +1,354 @@
+//! How things stand: what a gate compares, and what a baseline keeps.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::GateError;
+use crate::record::{self, Bench, Finding, Machine, Number, Record, Setting, files, read_lossy, size_class_lengths};
+use crate::summary::{Summary, Verdict};
+
+/// Version of the baseline's format.
+pub const BASELINE_VERSION: u32 = 1;
+
+/// How kernels stood in a set of records. A baseline is the snapshot of a set that was good.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Snapshot {
+    /// Version of this format.
+    pub baseline: u32,
+    /// Version of isonorm.
+    pub isonorm: String,
+    /// When the records were begun, RFC 3339; empty if there were none.
+    pub taken: String,
+    /// What was asked; null if only speed was.
+    pub asked: Option<Asked>,
+    /// What was found out about each kernel.
+    pub kernels: BTreeMap<String, Standing>,
+    /// What was measured about speed, machine by machine.
+    pub speed: Vec<Speed>,
+}
+
+/// What decides the cases of a campaign.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    /// Cases that each kernel was asked.
+    pub cases: u64,
+    /// Their seed.
+    pub seed: u64,
+}
+
+/// What was found out about a kernel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Standing {
+    /// The answer.
+    pub verdict: Verdict,
+    /// Why it is not certified.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<String>,
+    /// What it got wrong, by property and dtype.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub findings: BTreeMap<String, Known>,
+    /// Its errors, by dtype and by length of the longest reduction (`1-15`).
+    pub errors: BTreeMap<String, BTreeMap<String, Error>>,
+}
+
+/// A finding of a kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Known {
+    /// Cases that showed it.
+    pub cases: u64,
+    /// The finding itself, where it was just made.
+    #[serde(skip)]
+    pub finding: Option<Box<Finding>>,
+}
+
+/// Errors as multiples of the bound.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Error {
+    /// The largest.
+    pub worst: Number,
+    /// What 99.9 % of the elements do not exceed; overstated by less than a factor of 1.5.
+    pub p999: Number,
+    /// A case that has the largest, where that was just measured.
+    #[serde(skip)]
+    pub case: String,
+}
+
+/// What was measured on a machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Speed {
+    /// The machine.
+    pub machine: Machine,
+    /// By workload and yardstick.
+    pub cells: BTreeMap<String, Cell>,
+}
+
+/// What several processes measured about a workload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Cell {
+    /// Time of the yardstick over time of the kernel: geometric mean of the processes' medians.
+    pub ratio: Number,
+    /// Standard deviation of the logarithms of the processes' medians.
+    pub spread: Number,
+    /// Processes that measured it.
+    pub processes: u32,
+    /// Seconds of one call: median of the processes' medians. Shown, and never compared.
+    pub seconds: Number,
+}
+
+/// Sizes that are told apart: reductions up to 15, 255 and 4,095 elements and above.
+const CLASSES: [(u8, u8); 4] = [(0, 4), (5, 8), (9, 12), (13, u8::MAX)];
+
+impl Snapshot {
+    /// The snapshot of files of records and folders with such files.
+    ///
+    /// # Errors
+    /// [`GateError`] if they cannot be read, or belong to campaigns that asked different cases.
+    pub fn of(paths: &[PathBuf]) -> Result<Snapshot, GateError> {
+        let summary = Summary::read(paths)?;
+        if let Some(problem) = summary.problems.first() {
+            return Err(GateError::Records(problem.to_string()));
+        }
+        let mut benches = Vec::new();
+        for path in paths {
+            for file in files(path)? {
+                benches.extend(measurements(read_lossy(&file)?.0));
+            }
+        }
+        let judged = |run: &usize| &summary.runs[*run].campaign;
+        let mut asked: Option<Asked> = None;
+        for campaign in summary.kernels.iter().flat_map(|kernel| &kernel.runs).map(judged) {
+            let record::Budget::Cases(cases) = campaign.budget else {
+                // A benchmark that found its kernel wrong: the finding counts, and nothing else is told by it.
+                if campaign.selection.starts_with("bench") {
+                    continue;
+                }
+                return Err(GateError::Timed);
+            };
+            let own = Asked { cases, seed: campaign.seed };
+            if asked.get_or_insert_with(|| own.clone()) != &own {
+                return Err(GateError::SeveralCampaigns);
+            }
+        }
+        let kernels = summary.kernels.iter().map(|kernel| {
+            let findings = kernel.findings.iter().map(|finding| {
+                let known = Known { cases: finding.further + 1, finding: Some(Box::new(finding.clone())) };
+                (format!("{} {}", finding.property, finding.dtype), known)
+            });
+            let standing = Standing {
+                verdict: kernel.verdict,
+                reasons: kernel.reasons.clone(),
+                findings: findings.collect(),
+                errors: errors(kernel),
+            };
+            (kernel.kernel.name.clone(), standing)
+        });
+        Ok(Snapshot {
+            baseline: BASELINE_VERSION,
+            isonorm: env!("CARGO_PKG_VERSION").to_owned(),
+            taken: summary.runs.iter().map(|run| run.campaign.started.clone()).min().unwrap_or_default(),
+            asked,
+            kernels: kernels.collect(),
+            speed: speed(benches),
+        })
+    }
+
+    /// Reads a baseline.
+    ///
+    /// # Errors
+    /// [`GateError`] if there is none, or if it is not one that this version reads.
+    pub fn read(path: &Path) -> Result<Snapshot, GateError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| GateError::NoBaseline { path: path.to_owned(), source })?;
+        Snapshot::parse(&text).map_err(|reason| GateError::Baseline { path: path.to_owned(), reason })
+    }
+
+    /// Reads the text of a baseline; the error says what is wrong with it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Snapshot, String> {
+        let value: serde_json::Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        match value.get("baseline").and_then(serde_json::Value::as_u64) {
+            Some(version) if version == u64::from(BASELINE_VERSION) => {
+                serde_json::from_value(value).map_err(|error| error.to_string())
+            }
+            Some(version) => Err(format!("it has format version {version}, and this isonorm reads {BASELINE_VERSION}")),
+            None => Err("it is not a baseline: the field `baseline` is missing".to_owned()),
+        }
+    }
+
+    /// As it is kept: sorted, numbers with four digits, one line for each thing that changes on its own.
+    ///
+    /// # Errors
+    /// If it cannot be written as JSON.
+    pub fn text(&self) -> Result<String, serde_json::Error> {
+        let mut value = serde_json::to_value(self)?;
+        round(&mut value);
+        let mut out = String::new();
+        write(&value, 0, &mut out);
+        out.push('\n');
+        Ok(out)
+    }
+
+    /// What was measured on such a machine.
+    pub fn on(&self, machine: &Machine) -> Option<&Speed> {
+        self.speed.iter().find(|speed| alike(&speed.machine, machine))
+    }
+
+    /// Takes from an older baseline what was measured on other machines.
+    pub fn keep_other_machines(&mut self, older: &Snapshot) {
+        let others = older.speed.iter().filter(|speed| self.on(&speed.machine).is_none());
+        let others: Vec<Speed> = others.cloned().collect();
+        self.speed.extend(others);
+        self.speed.sort_by(|one, other| one.machine.cpu.cmp(&other.machine.cpu));
+    }
+}
+
+/// Whether times on two machines can be compared. Systems are updated, and are not compared.
+fn alike(one: &Machine, other: &Machine) -> bool {
+    (&one.cpu, one.cores, &one.isa) == (&other.cpu, other.cores, &other.isa)
+}
+
+fn errors(kernel: &crate::summary::KernelSummary) -> BTreeMap<String, BTreeMap<String, Error>> {
+    let class = |size: u8| CLASSES.iter().position(|(_, last)| size <= *last).unwrap_or_default();
+    let mut errors = BTreeMap::<String, BTreeMap<String, Error>>::new();
+    for ((dtype, class), counts) in kernel.by(|tally| (tally.dtype.clone(), class(tally.size_class))) {
+        let (first, last) = CLASSES[class];
+        let from = size_class_lengths(first).0;
+        let name = match last {
+            u8::MAX => format!("{from}-"),
+            last => format!("{from}-{}", size_class_lengths(last).1),
+        };
+        let Some(worst) = &counts.errors.worst_ratio_to_bound else { continue };
+        let p999 = counts.errors.ratio_quantile(0.999).unwrap_or_default();
+        let error = Error { worst: worst.value, p999, case: worst.case.clone() };
+        errors.entry(dtype).or_default().insert(name, error);
+    }
+    errors
+}
+
+fn measurements(records: Vec<Record>) -> Vec<(Machine, Bench)> {
+    let mut machine = None;
+    let mut found = Vec::new();
+    for record in records {
+        match (record, &machine) {
+            (Record::Campaign(campaign), _) => machine = Some(campaign.machine),
+            (Record::Bench(bench), Some(machine)) if bench.setting == Setting::Warm => {
+                found.push((machine.clone(), bench));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// The name of what a measurement is about.
+fn cell_name(bench: &Bench) -> String {
+    let Bench { kernel, dtype, threads, versus, .. } = bench;
+    let layout = if bench.layout == "contiguous" { String::new() } else { format!("-{}", bench.layout) };
+    format!("{kernel} {dtype} {}{layout} t{threads} vs {versus}", bench.shape_text())
+}
+
+fn speed(benches: Vec<(Machine, Bench)>) -> Vec<Speed> {
+    let mut machines = Vec::<(Machine, BTreeMap<String, Vec<Bench>>)>::new();
+    for (machine, bench) in benches {
+        let place = machines.iter().position(|(other, _)| alike(other, &machine)).unwrap_or_else(|| {
+            machines.push((machine, BTreeMap::new()));
+            machines.len() - 1
+        });
+        machines[place].1.entry(cell_name(&bench)).or_default().push(bench);
+    }
+    let speed = |(machine, cells): (Machine, BTreeMap<String, Vec<Bench>>)| Speed {
+        machine,
+        cells: cells.into_iter().map(|(name, benches)| (name, Cell::of(&benches))).collect(),
+    };
+    machines.into_iter().map(speed).collect()
+}
+
+impl Cell {
+    fn of(benches: &[Bench]) -> Cell {
+        let ratios: Vec<f64> = benches.iter().map(|bench| bench.ratio.value.0).collect();
+        let mut seconds: Vec<f64> = benches.iter().map(|bench| bench.seconds.value.0).collect();
+        seconds.sort_by(f64::total_cmp);
+        Cell { seconds: Number(seconds[seconds.len() / 2]), ..Cell::of_ratios(&ratios) }
+    }
+
+    /// The cell of processes that measured these ratios; the time of a call is not known.
+    pub fn of_ratios(ratios: &[f64]) -> Cell {
+        let count = ratios.len() as f64;
+        let logs: Vec<f64> = ratios.iter().map(|ratio| ratio.ln()).collect();
+        let mean = logs.iter().sum::<f64>() / count;
+        let square: f64 = logs.iter().map(|log| (log - mean).powi(2)).sum();
+        Cell {
+            ratio: Number(mean.exp()),
+            // Of one process there is no spread: nothing can be decided.
+            spread: Number((square / (count - 1.0)).sqrt()),
+            processes: ratios.len() as u32,
+            seconds: Number(f64::NAN),
+        }
+    }
+}
+
+/// Cuts numbers to four significant digits: more would change without meaning anything.
+fn round(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::Array(items) => items.iter_mut().for_each(round),
+        serde_json::Value::Object(fields) => fields.values_mut().for_each(round),
+        serde_json::Value::Number(number) if number.is_f64() => {
+            let short = number.as_f64().and_then(|number| format!("{number:.3e}").parse::<f64>().ok());
+            if let Some(short) = short.and_then(serde_json::Number::from_f64) {
+                *number = short;
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Objects of objects and arrays of objects get a line for each entry, everything else one line.
+fn write(value: &serde_json::Value, depth: usize, out: &mut String) {
+    use serde_json::Value;
+    let nested =
+        |inner: &Value| inner.is_object() || matches!(inner, Value::Array(items) if items.iter().any(Value::is_object));
+    let indent = |out: &mut String, depth: usize| {
+        out.push('\n');
+        out.push_str(&" ".repeat(depth));
+    };
+    match value {
+        Value::Object(fields) if depth == 0 || fields.values().any(nested) => {
+            out.push('{');
+            for (place, (name, inner)) in fields.iter().enumerate() {
+                if place > 0 {
+                    out.push(',');
+                }
+                indent(out, depth + 1);
+                out.push_str(&format!("{}: ", Value::from(name.as_str())));
+                write(inner, depth + 1, out);
+            }
+            indent(out, depth);
+            out.push('}');
+        }
+        Value::Array(items) if nested(value) => {
+            out.push('[');
+            for (place, inner) in items.iter().enumerate() {
+                if place > 0 {
+                    out.push(',');
+                }
+                indent(out, depth + 1);
+                write(inner, depth + 1, out);
+            }
+            indent(out, depth);
+            out.push(']');
+        }
+        plain => out.push_str(&plain.to_string()),
+    }
+}
