@@ -10,6 +10,7 @@ mod kernels;
 mod list;
 mod replay;
 mod report;
+mod shard;
 
 use std::process::ExitCode;
 

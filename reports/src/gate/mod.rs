@@ -3,6 +3,7 @@
 //! Like every report it is a function of records: [`Snapshot`] is how kernels stand in a set of records, a baseline is a
 //! snapshot that is kept, and [`compare`] tells three kinds of regression apart, each with its evidence.
 
+mod calibration;
 mod document;
 mod markdown;
 mod policy;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use calibration::{Calibration, Row, Said, Trial};
 pub use document::{Document, document};
 pub use markdown::markdown;
 pub use policy::{AccuracyPolicy, Action, Ask, On, Policy, PolicyError, SpeedPolicy, Waiver};

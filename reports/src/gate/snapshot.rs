@@ -95,10 +95,12 @@ pub struct Speed {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cell {
-    /// Time of the yardstick over time of the kernel: geometric mean of the processes' medians.
+    /// Time of the yardstick over time of the kernel: of the logarithms of the processes' medians the mean without a fifth at
+    /// either end.
     pub ratio: Number,
-    /// Standard deviation of the logarithms of the processes' medians.
-    pub spread: Number,
+    /// Standard error of its logarithm (Yuen, Biometrika 61, 1974): of the mean that is left, from what is left and the ends
+    /// drawn in.
+    pub error: Number,
     /// Processes that measured it.
     pub processes: u32,
     /// Seconds of one call: median of the processes' medians. Shown, and never compared.
@@ -285,18 +287,36 @@ impl Cell {
 
     /// The cell of processes that measured these ratios; the time of a call is not known.
     pub fn of_ratios(ratios: &[f64]) -> Cell {
-        let count = ratios.len() as f64;
-        let logs: Vec<f64> = ratios.iter().map(|ratio| ratio.ln()).collect();
-        let mean = logs.iter().sum::<f64>() / count;
-        let square: f64 = logs.iter().map(|log| (log - mean).powi(2)).sum();
+        let mut logs: Vec<f64> = ratios.iter().map(|ratio| ratio.ln()).collect();
+        logs.sort_by(f64::total_cmp);
+        let processes = logs.len() as u32;
+        let cut = (processes - left(processes)) as usize / 2;
+        let kept = &logs[cut..logs.len() - cut];
+        let mean = kept.iter().sum::<f64>() / kept.len() as f64;
+        // The ends count as if they were the last that are left.
+        let ends = (kept[0], kept[kept.len() - 1]);
+        let drawn: Vec<f64> = logs.iter().map(|log| log.clamp(ends.0, ends.1)).collect();
+        let centre = drawn.iter().sum::<f64>() / drawn.len() as f64;
+        let square: f64 = drawn.iter().map(|log| (log - centre).powi(2)).sum();
+        let kept = kept.len() as f64;
         Cell {
             ratio: Number(mean.exp()),
-            // Of one process there is no spread: nothing can be decided.
-            spread: Number((square / (count - 1.0)).sqrt()),
-            processes: ratios.len() as u32,
+            // Of one process it is not a number: nothing can be decided.
+            error: Number((square / (kept * (kept - 1.0))).sqrt()),
+            processes,
             seconds: Number(f64::NAN),
         }
     }
+
+    /// Degrees of freedom of the error.
+    pub fn freedom(&self) -> f64 {
+        f64::from(left(self.processes)) - 1.0
+    }
+}
+
+/// Of so many, how many are left without a fifth at either end.
+fn left(count: u32) -> u32 {
+    count - 2 * (count / 5)
 }
 
 /// Cuts numbers to four significant digits: more would change without meaning anything.
@@ -314,6 +334,9 @@ fn round(value: &mut serde_json::Value) {
     }
 }
 
+/// Below so many objects everything stands on one line.
+const LINES: usize = 4;
+
 /// Objects of objects and arrays of objects get a line for each entry, everything else one line.
 fn write(value: &serde_json::Value, depth: usize, out: &mut String) {
     use serde_json::Value;
@@ -324,7 +347,7 @@ fn write(value: &serde_json::Value, depth: usize, out: &mut String) {
         out.push_str(&" ".repeat(depth));
     };
     match value {
-        Value::Object(fields) if depth == 0 || fields.values().any(nested) => {
+        Value::Object(fields) if depth == 0 || (depth < LINES && fields.values().any(nested)) => {
             out.push('{');
             for (place, (name, inner)) in fields.iter().enumerate() {
                 if place > 0 {

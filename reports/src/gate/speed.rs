@@ -3,13 +3,14 @@
 //! Of each workload several processes measure the ratio of the yardstick's time to the kernel's. The two samples are the
 //! logarithms of these ratios, before and after. What a run adds to all of its processes alike (another day, another
 //! temperature) is the drift, a variance on top. The hypothesis is that the kernel became slower by no more than the
-//! tolerance; the test is Welch's t test, one-sided, and all workloads of a run together are corrected by Holm's procedure,
+//! tolerance; the test is Yuen's, which is Welch's t test on trimmed means (a process that was disturbed tells nothing about
+//! the kernel), one-sided, and all workloads of a run together are corrected by Holm's procedure,
 //! so that the run raises a false alarm no more often than the policy says.
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
 use super::policy::SpeedPolicy;
@@ -44,7 +45,7 @@ pub struct Judgement {
 }
 
 /// What is said of a workload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
     /// Nothing speaks against it.
@@ -98,10 +99,7 @@ fn compare(name: &str, before: &Cell, after: &Cell, policy: &SpeedPolicy, level:
     let difference = before.ratio.0.ln() - after.ratio.0.ln();
     let tolerance = (1.0 + policy.tolerance).ln();
     // Each part of the variance of the difference, with its degrees of freedom.
-    let sample = |cell: &Cell| {
-        let count = f64::from(cell.processes);
-        (cell.spread.0.powi(2) / count, count - 1.0)
-    };
+    let sample = |cell: &Cell| (cell.error.0.powi(2), cell.freedom());
     let parts = [sample(before), sample(after), (2.0 * policy.drift.powi(2), DRIFT_FREEDOM)];
     let variance: f64 = parts.iter().map(|(variance, _)| variance).sum();
     // Welch and Satterthwaite.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Answer, Consequence, Gate, Kind, Snapshot};
+use super::{Answer, Consequence, Gate, Kind, POWER, Snapshot};
 use crate::record::Number;
 
 /// The answer: what has got worse, what could not be decided, what the run could have seen.
@@ -60,11 +60,12 @@ fn power(gate: &Gate) -> String {
     finds.sort_by(f64::total_cmp);
     let (Some(best), Some(worst)) = (finds.first(), finds.last()) else { return String::new() };
     let percent = |part: &f64| format!("{:.0} %", 100.0 * part);
+    let probability = Number(100.0 * gate.false_alarms);
     format!(
-        " (95 of 100 slowdowns of {} to {} would be found, {} false alarms in a run of unchanged kernels)",
+        " (found with a probability of {:.0} %: slowdowns from {} to {}, by workload; false alarms: in {probability} % of runs)",
+        100.0 * POWER,
         percent(best),
         percent(worst),
-        Number(gate.false_alarms)
     )
 }
 

@@ -59,15 +59,13 @@ impl<'a> Measure<'a> {
             self.certify()?;
         }
         if on.speed != Action::Off {
-            let speed = &self.policy.speed;
-            let all = self.entries.iter().map(|entry| entry.name.as_str()).collect();
-            self.time(&self.folder.join("speed"), &all, speed.processes, speed.milliseconds, 0.0)?;
+            self.all_times(&self.folder.join("speed"), 0.0)?;
         }
         Ok(Snapshot::of(std::slice::from_ref(&self.folder))?)
     }
 
     /// Measures the workloads that look slower again, longer and from the beginning, and puts what that gives in their place.
-    pub(super) fn again(&self, gate: &Gate, snapshot: &mut Snapshot) -> Result<(), Error> {
+    pub(super) fn again(&self, gate: &Gate, snapshot: &mut Snapshot, slowdown: f64) -> Result<(), Error> {
         let suspects = gate.suspects();
         let names: BTreeSet<&str> = suspects.iter().map(|suspect| suspect.name.as_str()).collect();
         eprintln!("gate: {} workloads look slower and are measured again", names.len());
@@ -75,7 +73,7 @@ impl<'a> Measure<'a> {
         let speed = &self.policy.speed;
         let folder = self.folder.join("again");
         let (processes, milliseconds) = (AGAIN * speed.processes, u64::from(AGAIN) * speed.milliseconds);
-        self.time(&folder, &kernels, processes, milliseconds, 0.0)?;
+        self.time(&folder, &kernels, processes, milliseconds, slowdown)?;
         let fresh = Snapshot::of(&[folder])?;
         for machine in &fresh.speed {
             let Some(old) = snapshot.speed.iter_mut().find(|old| old.machine == machine.machine) else { continue };
@@ -83,6 +81,13 @@ impl<'a> Measure<'a> {
             old.cells.extend(again.map(|(name, cell)| (name.clone(), cell.clone())));
         }
         Ok(())
+    }
+
+    /// Times all workloads, with a planted slowdown if that is not 0.
+    pub(super) fn all_times(&self, folder: &Path, slowdown: f64) -> Result<(), Error> {
+        let speed = &self.policy.speed;
+        let all = self.entries.iter().map(|entry| entry.name.as_str()).collect();
+        self.time(folder, &all, speed.processes, speed.milliseconds, slowdown)
     }
 
     fn certify(&self) -> Result<(), Error> {
@@ -100,13 +105,13 @@ impl<'a> Measure<'a> {
     }
 
     /// Times all workloads of some kernels in so many processes, one after the other.
-    pub(super) fn time(
+    fn time(
         &self,
         folder: &Path,
         kernels: &BTreeSet<&str>,
         processes: u32,
         milliseconds: u64,
-        slowed: f64,
+        slowdown: f64,
     ) -> Result<(), Error> {
         let time = format!("{milliseconds}ms");
         for process in 1..=processes {
@@ -130,7 +135,7 @@ impl<'a> Measure<'a> {
                 bench.args(["--no-ceilings", "--no-as-called", "--records-only", "--layout", "contiguous"]);
                 bench.args(["--versus", &self.policy.speed.versus, "--time", &time, "--seed", &process.to_string()]);
                 bench.args(["--shape", &shapes.join(","), "--threads", &threads.join(",")]);
-                bench.args(["--slowed", &slowed.to_string()]);
+                bench.args(["--slowed", &slowdown.to_string()]);
                 bench.arg("--out").arg(folder.join(format!("{half}-{process}")));
                 let output = bench.output().map_err(|error| not_started(&error))?;
                 if !matches!(output.status.code(), Some(0 | 1)) {
@@ -140,11 +145,6 @@ impl<'a> Measure<'a> {
             }
         }
         Ok(())
-    }
-
-    /// The kernels that are measured.
-    pub(super) fn kernels(&self) -> BTreeSet<&str> {
-        self.entries.iter().map(|entry| entry.name.as_str()).collect()
     }
 
     /// What the gate is strict about.

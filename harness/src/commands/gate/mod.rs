@@ -102,7 +102,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     let compare = |after: &Snapshot| gate::compare(&before, after, &policy, &here, &now());
     let mut gate = compare(&after)?;
     if let Some(measure) = measure.filter(|_| policy.on.speed != Action::Off && !gate.suspects().is_empty()) {
-        measure.again(&gate, &mut after)?;
+        measure.again(&gate, &mut after, 0.0)?;
         gate = compare(&after)?;
     }
     tell(&gate, &arguments)
