@@ -76,7 +76,9 @@ pub struct SpeedPolicy {
     pub versus: String,
     /// Processes that measure each workload.
     pub processes: u32,
-    /// How long a process times each workload, in milliseconds.
+    /// Placements of the tensors in each process.
+    pub placements: u16,
+    /// How long each placement is timed, in milliseconds.
     pub milliseconds: u64,
     /// Shapes: of two sizes for operators on rows, of more for operators on channels.
     pub shapes: Vec<String>,
@@ -95,8 +97,9 @@ impl Default for SpeedPolicy {
             resolution: 0.25,
             versus: "copy".to_owned(),
             processes: 8,
-            milliseconds: 20,
-            shapes: vec!["32x4096".to_owned(), "8x64x28x28".to_owned()],
+            placements: 8,
+            milliseconds: 4,
+            shapes: vec!["8x4096".to_owned(), "1x64x28x28".to_owned()],
             dtypes: vec!["f32".to_owned()],
             threads: vec![1],
         }
@@ -243,6 +246,7 @@ impl Policy {
                 speed.processes >= 3,
                 "give at least 3: from fewer no spread can be told",
             ),
+            ("speed.placements", f64::from(speed.placements), speed.placements > 0, positive),
             ("speed.milliseconds", speed.milliseconds as f64, speed.milliseconds > 0, positive),
             ("accuracy.growth", accuracy.growth, accuracy.growth >= 1.0, "give a factor of at least 1"),
             (

@@ -95,8 +95,7 @@ pub struct Speed {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cell {
-    /// Time of the yardstick over time of the kernel: of the logarithms of the processes' medians the mean without a fifth at
-    /// either end.
+    /// Time of the yardstick over time of the kernel: of the processes' mean logarithms the mean without a fifth at either end.
     pub ratio: Number,
     /// Standard error of its logarithm (Yuen, Biometrika 61, 1974): of the mean that is left, from what is left and the ends
     /// drawn in.
@@ -239,14 +238,28 @@ fn errors(kernel: &crate::summary::KernelSummary) -> BTreeMap<String, BTreeMap<S
     errors
 }
 
-fn measurements(records: Vec<Record>) -> Vec<(Machine, Bench)> {
+/// What one process measured about one workload.
+struct Measured {
+    machine: Machine,
+    name: String,
+    /// The logarithm of the ratio in each placement of the tensors, and the seconds of a call.
+    placements: Vec<(f64, f64)>,
+}
+
+fn measurements(records: Vec<Record>) -> Vec<Measured> {
     let mut machine = None;
-    let mut found = Vec::new();
+    let mut found = Vec::<Measured>::new();
+    let mut first = 0;
     for record in records {
         match (record, &machine) {
-            (Record::Campaign(campaign), _) => machine = Some(campaign.machine),
+            (Record::Campaign(campaign), _) => (machine, first) = (Some(campaign.machine), found.len()),
             (Record::Bench(bench), Some(machine)) if bench.setting == Setting::Warm => {
-                found.push((machine.clone(), bench));
+                let name = cell_name(&bench);
+                let placement = (bench.ratio.value.0.ln(), bench.seconds.value.0);
+                match found[first..].iter_mut().find(|measured| measured.name == name) {
+                    Some(measured) => measured.placements.push(placement),
+                    None => found.push(Measured { machine: machine.clone(), name, placements: vec![placement] }),
+                }
             }
             _ => {}
         }
@@ -261,26 +274,31 @@ fn cell_name(bench: &Bench) -> String {
     format!("{kernel} {dtype} {}{layout} t{threads} vs {versus}", bench.shape_text())
 }
 
-fn speed(benches: Vec<(Machine, Bench)>) -> Vec<Speed> {
-    let mut machines = Vec::<(Machine, BTreeMap<String, Vec<Bench>>)>::new();
-    for (machine, bench) in benches {
-        let place = machines.iter().position(|(other, _)| alike(other, &machine)).unwrap_or_else(|| {
-            machines.push((machine, BTreeMap::new()));
+fn speed(measured: Vec<Measured>) -> Vec<Speed> {
+    let mut machines = Vec::<(Machine, BTreeMap<String, Vec<Measured>>)>::new();
+    for one in measured {
+        let place = machines.iter().position(|(other, _)| alike(other, &one.machine)).unwrap_or_else(|| {
+            machines.push((one.machine.clone(), BTreeMap::new()));
             machines.len() - 1
         });
-        machines[place].1.entry(cell_name(&bench)).or_default().push(bench);
+        machines[place].1.entry(one.name.clone()).or_default().push(one);
     }
-    let speed = |(machine, cells): (Machine, BTreeMap<String, Vec<Bench>>)| Speed {
+    let speed = |(machine, cells): (Machine, BTreeMap<String, Vec<Measured>>)| Speed {
         machine,
-        cells: cells.into_iter().map(|(name, benches)| (name, Cell::of(&benches))).collect(),
+        cells: cells.into_iter().map(|(name, processes)| (name, Cell::of(&processes))).collect(),
     };
     machines.into_iter().map(speed).collect()
 }
 
 impl Cell {
-    fn of(benches: &[Bench]) -> Cell {
-        let ratios: Vec<f64> = benches.iter().map(|bench| bench.ratio.value.0).collect();
-        let mut seconds: Vec<f64> = benches.iter().map(|bench| bench.seconds.value.0).collect();
+    fn of(processes: &[Measured]) -> Cell {
+        let mean = |process: &Measured| {
+            let logs = process.placements.iter().map(|(log, _)| log);
+            (logs.sum::<f64>() / process.placements.len() as f64).exp()
+        };
+        let ratios: Vec<f64> = processes.iter().map(mean).collect();
+        let mut seconds: Vec<f64> =
+            processes.iter().flat_map(|process| &process.placements).map(|(_, seconds)| *seconds).collect();
         seconds.sort_by(f64::total_cmp);
         Cell { seconds: Number(seconds[seconds.len() / 2]), ..Cell::of_ratios(&ratios) }
     }

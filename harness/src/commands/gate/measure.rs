@@ -113,6 +113,7 @@ impl<'a> Measure<'a> {
         milliseconds: u64,
         slowdown: f64,
     ) -> Result<(), Error> {
+        let speed = &self.policy.speed;
         let time = format!("{milliseconds}ms");
         for process in 1..=processes {
             eprintln!("gate: timing, process {process} of {processes}");
@@ -128,14 +129,14 @@ impl<'a> Measure<'a> {
                 if shapes.is_empty() || names.is_empty() {
                     continue;
                 }
-                let threads: Vec<String> = self.policy.speed.threads.iter().map(u16::to_string).collect();
+                let threads: Vec<String> = speed.threads.iter().map(u16::to_string).collect();
                 let half = if rows { "rows" } else { "channels" };
                 let mut bench = child("bench")?;
                 bench.args(self.selection.only(names, self.dtypes.clone()).words());
                 bench.args(["--no-ceilings", "--no-as-called", "--records-only", "--layout", "contiguous"]);
-                bench.args(["--versus", &self.policy.speed.versus, "--time", &time, "--seed", &process.to_string()]);
+                bench.args(["--versus", &speed.versus, "--time", &time, "--seed", &process.to_string()]);
                 bench.args(["--shape", &shapes.join(","), "--threads", &threads.join(",")]);
-                bench.args(["--slowed", &slowdown.to_string()]);
+                bench.args(["--placements", &speed.placements.to_string(), "--slowed", &slowdown.to_string()]);
                 bench.arg("--out").arg(folder.join(format!("{half}-{process}")));
                 let output = bench.output().map_err(|error| not_started(&error))?;
                 if !matches!(output.status.code(), Some(0 | 1)) {
