@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::text::{asked, word};
+use super::text::{compared, word};
 use super::{Answer, Consequence, Gate, Kind, Verdict};
 use crate::record::Number;
 use crate::render::{markdown as md, markdown_code as code};
@@ -18,7 +18,7 @@ pub fn markdown(gate: &Gate) -> String {
     let _ = writeln!(out, "### isonorm gate: {head}\n");
     let _ = writeln!(out, "| | compared |\n|---|---|");
     for kind in Kind::ALL {
-        let _ = writeln!(out, "| {kind} | {} |", md(&asked(gate, kind)));
+        let _ = writeln!(out, "| {kind} | {} |", md(&compared(gate, kind)));
     }
     for error in &gate.errors {
         let _ = writeln!(out, "\n**Error in the policy**: {}", md(error));

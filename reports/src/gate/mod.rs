@@ -5,10 +5,13 @@
 
 mod calibration;
 mod document;
+mod junit;
 mod markdown;
 mod policy;
+mod sarif;
 mod snapshot;
 mod speed;
+mod statement;
 mod text;
 mod write;
 
@@ -19,12 +22,15 @@ use serde::{Deserialize, Serialize};
 
 pub use calibration::{Calibration, Row, Said, Trial};
 pub use document::{Document, document};
+pub use junit::junit;
 pub use markdown::markdown;
-pub use policy::{AccuracyPolicy, Action, Ask, On, Policy, PolicyError, SpeedPolicy, Waiver};
+pub use policy::{AccuracyPolicy, Action, Ask, On, Policy, PolicyError, Source, SpeedPolicy, Waiver};
+pub use sarif::sarif;
 pub use snapshot::{Asked, BASELINE_VERSION, Cell, Error, Known, Snapshot, Speed, Standing};
 pub use speed::{Answer, Judgement, POWER, SUSPECT, holm, judge};
-pub use text::{changes, text};
-pub use write::write_all;
+pub use statement::{Artifact, statement};
+pub use text::{changes, compared, text};
+pub use write::{Context, write_all};
 
 use crate::record::{Finding, Machine, Number};
 use crate::summary::Verdict as Certified;

@@ -20,6 +20,8 @@ pub struct Policy {
     pub on: On,
     /// Regressions that are known and let pass until a date.
     pub waiver: Vec<Waiver>,
+    /// Where kernels are written.
+    pub source: Vec<Source>,
 }
 
 /// What is asked. `operators`, `dtypes` and `kernels` are all unless some are named.
@@ -156,14 +158,34 @@ pub struct Waiver {
     pub expires: toml::value::Date,
 }
 
+/// Where a kernel is written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// The kernel's name; a `*` at the end stands for anything.
+    pub kernel: String,
+    /// Its file, relative to the root of the sources.
+    pub file: String,
+    /// Where in the file it begins.
+    pub line: Option<u32>,
+}
+
+impl Source {
+    /// Whether it is about a kernel.
+    pub fn matches(&self, kernel: &str) -> bool {
+        is(&self.kernel, kernel)
+    }
+}
+
+/// Whether a name is meant by a pattern, whose `*` at the end stands for anything.
+fn is(pattern: &str, name: &str) -> bool {
+    pattern.strip_suffix('*').map_or(name == pattern, |start| name.starts_with(start))
+}
+
 impl Waiver {
     /// Whether it is about a regression.
     pub fn matches(&self, kind: Kind, name: &str) -> bool {
-        let named = match self.name.strip_suffix('*') {
-            Some(start) => name.starts_with(start),
-            None => name == self.name,
-        };
-        named && self.kind.is_none_or(|own| own == kind)
+        is(&self.name, name) && self.kind.is_none_or(|own| own == kind)
     }
 
     /// Whether its last day is over. `today` is a date or time in RFC 3339, whose texts are ordered as the days are.

@@ -29,6 +29,9 @@ pub struct Snapshot {
     pub kernels: BTreeMap<String, Standing>,
     /// What was measured about speed, machine by machine.
     pub speed: Vec<Speed>,
+    /// The files that the kernels were loaded from, with the SHA-256 of each, where the records were just read.
+    #[serde(skip)]
+    pub libraries: BTreeMap<String, String>,
 }
 
 /// What decides the cases of a campaign.
@@ -153,6 +156,7 @@ impl Snapshot {
             };
             (kernel.kernel.name.clone(), standing)
         });
+        let libraries = summary.kernels.iter().filter_map(|kernel| kernel.kernel.library.as_ref());
         Ok(Snapshot {
             baseline: BASELINE_VERSION,
             isonorm: env!("CARGO_PKG_VERSION").to_owned(),
@@ -160,6 +164,7 @@ impl Snapshot {
             asked,
             kernels: kernels.collect(),
             speed: speed(benches),
+            libraries: libraries.map(|library| (library.file.clone(), library.sha256.clone())).collect(),
         })
     }
 

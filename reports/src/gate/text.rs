@@ -29,17 +29,17 @@ pub fn text(gate: &Gate) -> String {
         out.push('\n');
     }
     for kind in Kind::ALL {
-        let _ = writeln!(out, "{:12} {}", kind.to_string(), asked(gate, kind));
+        let _ = writeln!(out, "{:12} {}", kind.to_string(), compared(gate, kind));
     }
     let _ = writeln!(out, "verdict      {}", gate.verdict);
     out
 }
 
 /// How much was compared, in a line.
-pub(super) fn asked(gate: &Gate, kind: Kind) -> String {
+pub fn compared(gate: &Gate, kind: Kind) -> String {
     let regressions = gate.regressions.iter().filter(|regression| regression.kind == kind).count();
     let undecided = gate.undecided.iter().filter(|undecided| undecided.kind == kind).count();
-    let compared = match kind {
+    let what = match kind {
         Kind::Correctness => {
             let cases = gate.after.asked.as_ref().map_or(0, |asked| asked.cases);
             format!("{} kernels, {cases} cases each", gate.after.kernels.len())
@@ -50,7 +50,7 @@ pub(super) fn asked(gate: &Gate, kind: Kind) -> String {
         }
         Kind::Speed => format!("{} workloads{}", gate.speed.len(), power(gate)),
     };
-    format!("{compared}: {regressions} worse, {undecided} undecided")
+    format!("{what}: {regressions} worse, {undecided} undecided")
 }
 
 /// What the comparison of times would have found, and how often it is wrong.

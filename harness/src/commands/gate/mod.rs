@@ -1,6 +1,7 @@
 //! `gate`: has anything got worse since a baseline was taken?
 
 mod calibrate;
+mod context;
 mod measure;
 
 use std::io::Write;
@@ -29,6 +30,9 @@ pub(super) struct Arguments {
     /// Records to compare instead of a run of now: files, or folders with such files.
     #[arg(long, value_name = "RECORDS", num_args = 1..)]
     candidate: Vec<PathBuf>,
+    /// Time the kernels now, beside the candidate's records of a campaign.
+    #[arg(long, requires = "candidate")]
+    speed: bool,
     /// Write the baseline instead of comparing with it, and say what changes.
     #[arg(long)]
     update: bool,
@@ -41,6 +45,9 @@ pub(super) struct Arguments {
     /// Of the cases; that of the baseline unless told.
     #[arg(long, value_name = "S", value_parser = super::certify::seed)]
     seed: Option<u64>,
+    /// Older versions of the baseline that the report shows, from git.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    history: usize,
     /// Append the answer to the file that $GITHUB_STEP_SUMMARY names.
     #[arg(long)]
     job_summary: bool,
@@ -80,13 +87,13 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     policy.ask.cases = arguments.cases.or(asked.as_ref().map(|asked| asked.cases)).unwrap_or(policy.ask.cases);
     policy.ask.seed = arguments.seed.or(asked.as_ref().map(|asked| asked.seed)).unwrap_or(policy.ask.seed);
 
-    let measure = if arguments.candidate.is_empty() {
+    let measure = if arguments.candidate.is_empty() || arguments.speed {
         Some(Measure::new(&selection, &policy, arguments.out.join("candidate"))?)
     } else {
         None
     };
     let mut after = match &measure {
-        Some(measure) => measure.everything()?,
+        Some(measure) => measure.everything(&arguments.candidate)?,
         None => Snapshot::of(&arguments.candidate)?,
     };
     if arguments.update {
@@ -105,7 +112,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
         measure.again(&gate, &mut after, 0.0)?;
         gate = compare(&after)?;
     }
-    tell(&gate, &arguments)
+    tell(&gate, &policy, file, &arguments)
 }
 
 /// Writes a baseline and says what that changes.
@@ -123,8 +130,19 @@ fn update(file: &Path, before: Option<&Snapshot>, mut after: Snapshot) -> Result
 }
 
 /// Prints the answer, and writes it in every format.
-fn tell(gate: &Gate, arguments: &Arguments) -> Result<Answer, Error> {
-    let written = gate::write_all(&arguments.out, gate)?;
+fn tell(gate: &Gate, policy: &Policy, baseline: &Path, arguments: &Arguments) -> Result<Answer, Error> {
+    let mut configuration = vec![context::artifact(baseline)?];
+    if let Some(policy) = &arguments.policy {
+        configuration.push(context::artifact(policy)?);
+    }
+    let context = gate::Context {
+        policy,
+        history: &context::history(baseline, arguments.history),
+        baseline: &baseline.display().to_string(),
+        tested: &context::tested(&gate.after, &arguments.candidate)?,
+        configuration: &configuration,
+    };
+    let written = gate::write_all(&arguments.out, gate, &context)?;
     match arguments.format {
         Format::Json => print_json(&gate::document(gate))?,
         Format::Text => print_text(&gate::text(gate))?,
