@@ -1,6 +1,9 @@
 //! The command as a user calls it: what it answers, and what it says to bad input.
 
+mod gate;
+mod pipelines;
 mod shards;
+mod slurm;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -9,7 +9,7 @@ use isonorm_reports::summary::Summary;
 use super::{example, isonorm, text};
 
 /// All that records say about kernels, to the bit.
-fn content(folder: &Path) -> (String, String) {
+pub(super) fn content(folder: &Path) -> (String, String) {
     let summary = Summary::read(&[folder.to_owned()]).expect("records");
     assert!(summary.problems.is_empty(), "{:?}", summary.problems);
     let kernels = summary.kernels.into_iter().map(|mut kernel| {
