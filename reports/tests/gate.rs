@@ -6,8 +6,11 @@ use std::collections::BTreeMap;
 
 use common::{campaign, end, finding, kernel};
 use expect_test::expect_file;
-use isonorm_reports::gate::{self, *};
-use isonorm_reports::record::{Finding, Machine, Number, Record, *};
+use isonorm_reports::gate::{
+    self, Answer, Artifact, Asked, Calibration, Cell, Consequence, Context, Gate, GateError, Kind, Policy, PolicyError,
+    Said, Snapshot, Speed, SpeedPolicy, Trial, Verdict, holm, judge,
+};
+use isonorm_reports::record::{Budget, Campaign, Counts, Finding, Kernel, Machine, Number, Record, Tally, Writer};
 use isonorm_reports::summary;
 
 const TODAY: &str = "2026-11-23T09:12:00Z";
@@ -26,11 +29,29 @@ fn records(worst: f64, more: Vec<Record>) -> Vec<Record> {
 }
 
 fn snapshot_of(records: Vec<Record>) -> Snapshot {
+    taken(records).expect("a snapshot")
+}
+
+fn taken(records: Vec<Record>) -> Result<Snapshot, GateError> {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("records.jsonl");
     let mut writer = Writer::create(&path).expect("a file");
     records.into_iter().for_each(|record| writer.write(record).expect("written"));
-    Snapshot::of(&[path]).expect("a snapshot")
+    Snapshot::of(&[path])
+}
+
+#[test]
+fn records_that_cannot_be_compared_are_refused() {
+    let refused = |records: Vec<Record>| taken(records).expect_err("no snapshot").to_string();
+    // How many cases there are in a time depends on the machine.
+    assert!(refused(common::records()).contains("use --cases"));
+    let mut other = records(0.5, vec![]);
+    let Record::Campaign(campaign) = &mut other[0] else { panic!("{:?}", other[0]) };
+    campaign.seed += 1;
+    assert!(refused([records(0.5, vec![]), other].concat()).contains("asked different cases"));
+    let mut cut = records(0.5, vec![]);
+    cut.pop();
+    assert!(refused(cut).contains("was cut off"));
 }
 
 fn found(property: &str, further: u64) -> Record {
