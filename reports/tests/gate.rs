@@ -127,7 +127,7 @@ fn accuracy() {
     let then = snapshot_of(records(0.2, vec![]));
     for (worst, grown) in [(0.2, false), (0.39, false), (0.41, true), (0.8, true), (0.1, false)] {
         let gate = compare(&then, &snapshot_of(records(worst, vec![])), "");
-        assert_eq!(said(&gate) == [(Kind::Accuracy, "k f32 16-255")], grown, "{worst}: {:?}", gate.regressions);
+        assert_eq!(said(&gate) == [(Kind::Accuracy, "k f32 normal 64-")], grown, "{worst}: {:?}", gate.regressions);
         if grown {
             assert_eq!(gate.regressions[0].case.as_deref(), Some("rms_norm:forward dtype=f32 r=1 d=100"));
         }
@@ -143,7 +143,7 @@ fn accuracy() {
     let mut now = then.clone();
     let errors = now.kernels.values_mut().flat_map(|kernel| kernel.errors.values_mut()).flat_map(|e| e.values_mut());
     errors.for_each(|error| error.worst = Number(0.9));
-    assert_eq!(said(&compare(&then, &now, "")), [(Kind::Accuracy, "k f32 16-255")]);
+    assert_eq!(said(&compare(&then, &now, "")), [(Kind::Accuracy, "k f32 normal 64-")]);
 }
 
 /// Normal numbers, the same on every machine.
@@ -334,7 +334,7 @@ fn every_form_of_the_answer_shows_it() {
     assert_eq!(bad.len(), 7);
     let plain = |form: &str| form.replace("<wbr>", "").replace('\\', "");
     for (bad, good) in bad.iter().zip(&good) {
-        for name in ["k within_bound f32", "k f32 16-255", "k f32 1x4096 t1 vs copy"] {
+        for name in ["k within_bound f32", "k f32 normal 64-", "k f32 1x4096 t1 vs copy"] {
             assert!(plain(bad).contains(name), "{name} is not in {bad}");
         }
         assert!(!plain(good).contains("within_bound"), "{good}");

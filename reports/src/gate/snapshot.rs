@@ -56,7 +56,7 @@ pub struct Standing {
     /// What it got wrong, by property and dtype.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub findings: BTreeMap<String, Known>,
-    /// Its errors, by dtype and by length of the longest reduction (`1-15`).
+    /// Its errors, by dtype, and by value family and length of the longest reduction (`normal 64-`).
     pub errors: BTreeMap<String, BTreeMap<String, Error>>,
 }
 
@@ -71,17 +71,29 @@ pub struct Known {
     pub finding: Option<Box<Finding>>,
 }
 
-/// Errors as multiples of the bound.
+/// Errors as multiples of the bound; kept as an array of the two numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "(Number, Number)", into = "(Number, Number)")]
+#[schemars(with = "(Number, Number)")]
 pub struct Error {
     /// The largest.
     pub worst: Number,
     /// What 99.9 % of the elements do not exceed; overstated by less than a factor of 1.5.
     pub p999: Number,
     /// A case that has the largest, where that was just measured.
-    #[serde(skip)]
     pub case: String,
+}
+
+impl From<(Number, Number)> for Error {
+    fn from((worst, p999): (Number, Number)) -> Error {
+        Error { worst, p999, case: String::new() }
+    }
+}
+
+impl From<Error> for (Number, Number) {
+    fn from(error: Error) -> (Number, Number) {
+        (error.worst, error.p999)
+    }
 }
 
 /// What was measured on a machine.
@@ -109,8 +121,9 @@ pub struct Cell {
     pub seconds: Number,
 }
 
-/// Sizes that are told apart: reductions up to 15, 255 and 4,095 elements and above.
-const CLASSES: [(u8, u8); 4] = [(0, 4), (5, 8), (9, 12), (13, u8::MAX)];
+/// Where long reductions begin, as a size class. Together they would hide each other's errors, as value families would: short
+/// ones come near to their bound, long ones show what a sum loses.
+const LONG: u8 = 7;
 
 impl Snapshot {
     /// The snapshot of files of records and folders with such files.
@@ -226,19 +239,15 @@ fn alike(one: &Machine, other: &Machine) -> bool {
 }
 
 fn errors(kernel: &crate::summary::KernelSummary) -> BTreeMap<String, BTreeMap<String, Error>> {
-    let class = |size: u8| CLASSES.iter().position(|(_, last)| size <= *last).unwrap_or_default();
     let mut errors = BTreeMap::<String, BTreeMap<String, Error>>::new();
-    for ((dtype, class), counts) in kernel.by(|tally| (tally.dtype.clone(), class(tally.size_class))) {
-        let (first, last) = CLASSES[class];
-        let from = size_class_lengths(first).0;
-        let name = match last {
-            u8::MAX => format!("{from}-"),
-            last => format!("{from}-{}", size_class_lengths(last).1),
-        };
+    let groups = kernel.by(|tally| (tally.dtype.clone(), tally.family.clone(), tally.size_class >= LONG));
+    for ((dtype, family, long), counts) in groups {
+        let first = size_class_lengths(LONG).0;
+        let lengths = if long { format!("{first}-") } else { format!("0-{}", first - 1) };
         let Some(worst) = &counts.errors.worst_ratio_to_bound else { continue };
         let p999 = counts.errors.ratio_quantile(0.999).unwrap_or_default();
         let error = Error { worst: worst.value, p999, case: worst.case.clone() };
-        errors.entry(dtype).or_default().insert(name, error);
+        errors.entry(dtype).or_default().insert(format!("{family} {lengths}"), error);
     }
     errors
 }
