@@ -7,6 +7,7 @@
 pub mod bench;
 pub mod certificate;
 mod error;
+pub mod gate;
 pub mod html;
 pub mod identities;
 pub mod json;
@@ -19,4 +20,4 @@ pub mod table;
 mod write;
 
 pub use error::{BadLine, Error};
-pub use write::write_all;
+pub use write::{write, write_all};

@@ -17,6 +17,8 @@ pub(crate) fn render(template: &str, context: impl Serialize) -> Result<String, 
     environment.add_template("certificate.md", include_str!("../templates/certificate.md"))?;
     environment.add_template("report.html", include_str!("../templates/report.html"))?;
     environment.add_template("benches.html", include_str!("../templates/benches.html"))?;
+    environment.add_template("gate.html", include_str!("../templates/gate.html"))?;
+    environment.add_template("head.html", include_str!("../templates/head.html"))?;
     environment.add_template("identities.html", include_str!("../templates/identities.html"))?;
     environment.add_template("report.css", include_str!("../templates/report.css"))?;
     environment.add_template("report.js", include_str!("../templates/report.js"))?;
@@ -65,7 +67,7 @@ pub(crate) fn markdown(text: &str) -> String {
 }
 
 /// Text as a code span in Markdown, also in a table: on one line, and fenced by more backticks than it holds in a row.
-fn markdown_code(text: &str) -> String {
+pub(crate) fn markdown_code(text: &str) -> String {
     let text = text.replace(char::is_control, " ").replace('|', "\\|");
     let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
     let fence = "`".repeat(longest + 1);

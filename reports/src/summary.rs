@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::bench::Benches;
@@ -67,7 +67,7 @@ pub struct KernelSummary {
 }
 
 /// The answer about a kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// It got something wrong.
@@ -158,6 +158,8 @@ struct Section {
     records: Vec<Record>,
     /// Whether records of it may have been lost.
     damaged: bool,
+    /// The lines of its file that are not records.
+    bad: Vec<Problem>,
 }
 
 impl Section {
@@ -209,8 +211,13 @@ impl Summary {
         for path in paths {
             for file in files(path)? {
                 let (records, bad) = read_lossy(&file)?;
-                sections.extend(cut_into_sections(records, !bad.is_empty()));
-                problems.extend(bad.iter().map(|line| Problem::BadLine(line.to_string())));
+                let mut bad = bad.iter().map(|line| Problem::BadLine(line.to_string())).collect();
+                let mut own = cut_into_sections(records, !Vec::is_empty(&bad));
+                match own.last_mut() {
+                    Some(section) => section.bad = bad,
+                    None => problems.append(&mut bad),
+                }
+                sections.append(&mut own);
             }
         }
         Ok(summarise(sections, problems))
@@ -264,7 +271,12 @@ fn cut_into_sections(records: impl IntoIterator<Item = Record>, damaged: bool) -
     for record in records {
         match (record, sections.last_mut()) {
             (Record::Campaign(campaign), _) => {
-                sections.push(Section { run: Run { campaign, end: None }, records: Vec::new(), damaged });
+                sections.push(Section {
+                    run: Run { campaign, end: None },
+                    records: Vec::new(),
+                    damaged,
+                    bad: Vec::new(),
+                });
             }
             (Record::End(end), Some(section)) => section.run.end = Some(end),
             (record, Some(section)) => section.records.push(record),
@@ -351,8 +363,9 @@ fn choose(sections: Vec<Section>, problems: &mut Vec<Problem>) -> Vec<(Section, 
     for section in sections {
         campaigns.entry(section.identity()).or_default().push(section);
     }
-    let mut chosen = Vec::new();
+    let mut chosen = Vec::<(Section, Vec<String>)>::new();
     for (_, shards) in campaigns {
+        let first = chosen.len();
         let there: BTreeSet<_> = shards.iter().map(|section| section.run.campaign.shard.index).collect();
         let Campaign { seed, shard, .. } = shards[0].run.campaign;
         let of = shard.of;
@@ -362,13 +375,25 @@ fn choose(sections: Vec<Section>, problems: &mut Vec<Problem>) -> Vec<(Section, 
             problems.push(Problem::MissingShards { seed, of, missing });
         }
 
-        // The same cases on another machine are not the same evidence.
+        // What was cut off and then done again is no problem, wherever it was done again.
+        let done: BTreeSet<_> = shards
+            .iter()
+            .filter(|section| section.complete())
+            .map(|section| section.run.campaign.shard.index)
+            .collect();
+        let counts =
+            |section: &Section| section.complete() || !done.contains(&section.run.campaign.shard.index) || of == 1;
+        let mut shards: Vec<_> = shards.into_iter().filter(counts).collect();
+        problems.extend(shards.iter_mut().flat_map(|section| std::mem::take(&mut section.bad)));
+
+        // The same cases on another machine are not the same evidence; a shard is one part of the evidence.
         let mut places = BTreeMap::<String, Section>::new();
         for section in shards {
             let Campaign { shard, machine, started, .. } = &section.run.campaign;
             // Measured again is new evidence; judged again is not.
             let time = if section.only_measures() { started } else { "" };
-            let (place, index) = (format!("{shard:?} {machine:?} {time}"), shard.index);
+            let machine = if of == 1 { format!("{machine:?}") } else { String::new() };
+            let (place, index) = (format!("{shard:?} {machine} {time}"), shard.index);
             if let Some(other) = places.get(&place) {
                 problems.push(Problem::DuplicateShard { seed, index, of });
                 if (other.complete(), other.weight()) >= (section.complete(), section.weight()) {
@@ -394,8 +419,36 @@ fn choose(sections: Vec<Section>, problems: &mut Vec<Problem>) -> Vec<(Section, 
             }
             chosen.push((section, reasons));
         }
+        if of > 1 {
+            one_finding_each(&mut chosen[first..]);
+        }
     }
     chosen
+}
+
+/// Of the findings that several shards made of the same property, leaves the one that the whole campaign would have made.
+fn one_finding_each(shards: &mut [(Section, Vec<String>)]) {
+    let mut found = BTreeMap::<(String, String), Finding>::new();
+    for (section, _) in &mut *shards {
+        section.records.retain(|record| {
+            let Record::Finding(finding) = record else { return true };
+            let key = (finding.kernel.clone(), finding.property.clone());
+            match found.get_mut(&key) {
+                Some(known) => {
+                    let further = known.further.saturating_add(finding.further).saturating_add(1);
+                    if record::plainer(&finding.original, &known.original) {
+                        *known = finding.clone();
+                    }
+                    known.further = further;
+                }
+                None => drop(found.insert(key, finding.clone())),
+            }
+            false
+        });
+    }
+    if let Some((section, _)) = shards.first_mut() {
+        section.records.extend(found.into_values().map(Record::from));
+    }
 }
 
 fn describe(kernels: &mut BTreeMap<String, KernelSummary>, kernel: Kernel, run: usize, incomplete: &[String]) {
@@ -476,6 +529,9 @@ impl KernelSummary {
 
     /// Comes to a verdict, once everything about the kernel is known.
     fn decide(&mut self) {
+        // Shards come in any order.
+        self.findings.sort_by(|one, other| (&one.property, &one.case).cmp(&(&other.property, &other.case)));
+        self.properties.sort_by(|one, other| one.property.cmp(&other.property));
         let mut wrong = Vec::new();
         if !self.findings.is_empty() {
             wrong.push(counted(self.findings.len() as u64, "finding"));

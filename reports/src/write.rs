@@ -54,7 +54,11 @@ pub fn write_all(folder: &Path, summary: &Summary) -> Result<Vec<PathBuf>, Error
     Ok(written)
 }
 
-fn write(path: &Path, text: &str) -> std::io::Result<()> {
+/// Writes a file, and the folders it lies in, so that it appears complete or not at all.
+///
+/// # Errors
+/// What the operating system says.
+pub fn write(path: &Path, text: &str) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
     let mut builder = tempfile::Builder::new();

@@ -197,12 +197,41 @@ fn a_shard_that_is_there_twice_counts_once() {
     let once = content(&Summary::of(all.clone()));
     let mut cut = shards()[1].clone();
     cut.truncate(cut.len() / 2);
-    // Whichever comes first, the complete one counts.
-    for twice in [[all.clone(), cut.clone()].concat(), [cut, all.clone()].concat(), [all, shards()[1].clone()].concat()]
-    {
-        let summary = Summary::of(twice);
+    // Whichever comes first, the complete one counts; that it was done again is no problem.
+    for again in [[all.clone(), cut.clone()].concat(), [cut, all.clone()].concat()] {
+        let summary = Summary::of(again);
+        assert_eq!(summary.problems, []);
+        assert!(content(&summary) == once);
+    }
+    // On whichever machine it was done again.
+    let mut elsewhere = shards()[1].clone();
+    let machine = Machine { cores: 1, ..campaign().machine };
+    elsewhere[0] = Campaign { shard: Shard { index: 2, of: 3 }, machine, ..campaign() }.into();
+    for twice in [shards()[1].clone(), elsewhere] {
+        let summary = Summary::of([all.clone(), twice].concat());
         assert_eq!(summary.problems, [Problem::DuplicateShard { seed: 2026, index: 2, of: 3 }]);
         assert!(content(&summary) == once);
+    }
+}
+
+/// A finding about the plainest of its cases, and so many others.
+fn shown(case: &str, further: u64) -> Record {
+    let found = finding("k", "within_bound", "normal", "wrong");
+    Finding { case: case.into(), original: case.into(), further, ..found }.into()
+}
+
+#[test]
+fn shards_together_make_the_findings_of_the_whole() {
+    let shard = |index: u32, findings: Vec<Record>| {
+        let mut records = about_one_kernel([vec![tally(10, 1, 2.0)], findings].concat());
+        records[0] = Campaign { shard: Shard { index, of: 3 }, ..campaign() }.into();
+        records
+    };
+    let shards = [shard(1, vec![shown("d=17", 4)]), shard(2, vec![]), shard(3, vec![shown("d=3", 0)])];
+    for order in [[0, 1, 2], [2, 1, 0]] {
+        let summary = Summary::of(order.iter().flat_map(|place| shards[*place].clone()));
+        let found: Vec<_> = summary.kernels[0].findings.iter().map(|f| (f.case.as_str(), f.further)).collect();
+        assert_eq!(found, [("d=3", 5)]);
     }
 }
 

@@ -43,9 +43,9 @@ pub fn sample(entry: &Entry, workload: &Workload, replay: &str) -> Result<Checke
     }
     let findings = Findings::new(replay);
     for flaw in &trial.flaws {
-        findings.add(entry, &mut examiner, &trial, flaw, CaseTree::new(case.clone()));
+        findings.add(entry, &trial, flaw, CaseTree::new(case.clone()));
     }
-    Ok(Checked::Wrong(findings.into_records()))
+    Ok(Checked::Wrong(findings.into_records(1, None).0))
 }
 
 /// Compares what a call has just written with the sample's answer, over and over, where rows or samples do not depend on each

@@ -2,15 +2,44 @@
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
 
 /// As libtorch aligns its tensors.
 const ALIGNMENT: usize = 64;
+/// Over so many bytes the beginnings of tensors are scattered: beyond a page, in which caches look for what is theirs.
+const SCATTER: u64 = 1 << 16;
+
+/// From what the next beginning is drawn; 0 if all begin where the allocator says.
+static SCATTERED: AtomicU64 = AtomicU64::new(0);
+
+/// From now on tensors begin at places that are drawn anew for each. How fast a kernel is depends on how its tensors lie to each
+/// other, by a tenth and more; of one placement that is a bias, of many a spread that can be seen.
+pub fn scatter(seed: u64) {
+    SCATTERED.store(seed.wrapping_mul(2) | 1, Ordering::Relaxed);
+}
+
+/// The next beginning, counted from where the allocator says.
+fn beginning() -> usize {
+    let state = SCATTERED.load(Ordering::Relaxed);
+    if state == 0 {
+        return 0;
+    }
+    let mut random = SmallRng::seed_from_u64(state);
+    SCATTERED.store(random.random::<u64>() | 1, Ordering::Relaxed);
+    random.random_range(0..SCATTER / ALIGNMENT as u64) as usize * ALIGNMENT
+}
 
 /// Bytes from the same allocator that libtorch uses, aligned as libtorch aligns them.
 #[derive(Debug)]
 pub struct Memory {
     start: NonNull<u8>,
+    bytes: usize,
+    /// Of the whole allocation, which may begin earlier.
     layout: Layout,
+    before: usize,
 }
 
 // SAFETY: the memory belongs to this value alone.
@@ -19,17 +48,19 @@ unsafe impl Send for Memory {}
 impl Memory {
     /// So many bytes whose contents, and even pages, are not there yet. `None` if there is no room.
     pub fn untouched(bytes: usize) -> Option<Memory> {
-        let layout = Layout::from_size_align(bytes.max(1), ALIGNMENT).ok()?;
+        let (bytes, before) = (bytes.max(1), beginning());
+        let layout = Layout::from_size_align(before.checked_add(bytes)?, ALIGNMENT).ok()?;
         // SAFETY: the size is not 0.
-        let start = NonNull::new(unsafe { alloc(layout) })?;
-        Some(Memory { start, layout })
+        let whole = NonNull::new(unsafe { alloc(layout) })?;
+        // SAFETY: inside of the allocation.
+        Some(Memory { start: unsafe { whole.add(before) }, bytes, layout, before })
     }
 
     /// So many bytes that hold `tile` over and over, up to the end.
     pub fn tiled(bytes: usize, tile: &[u8]) -> Option<Memory> {
         let mut memory = Memory::untouched(bytes)?;
         // SAFETY: these bytes are this memory's; they become initialised here, before any reference to them is made.
-        unsafe { memory.start.as_ptr().write_bytes(0, memory.layout.size()) };
+        unsafe { memory.start.as_ptr().write_bytes(0, memory.bytes) };
         if !tile.is_empty() {
             memory.bytes_mut().chunks_mut(tile.len()).for_each(|part| part.copy_from_slice(&tile[..part.len()]));
         }
@@ -47,7 +78,7 @@ impl Memory {
     /// They are initialised: it was [`Memory::tiled`], or written since.
     pub unsafe fn bytes(&self) -> &[u8] {
         // SAFETY: the allocation has this size, and the caller vouches for its contents.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.layout.size()) }
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.bytes) }
     }
 
     /// Its bytes as whole `f32`, as many as there are.
@@ -56,7 +87,7 @@ impl Memory {
     /// As for [`Memory::bytes`].
     pub unsafe fn floats(&self) -> &[f32] {
         // SAFETY: aligned for more than an `f32`, and any bits make one; the caller vouches for the contents.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.layout.size() / size_of::<f32>()) }
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.bytes / size_of::<f32>()) }
     }
 
     /// The same to be written to.
@@ -65,19 +96,19 @@ impl Memory {
     /// As for [`Memory::bytes`].
     pub unsafe fn floats_mut(&mut self) -> &mut [f32] {
         // SAFETY: as for `floats`; the borrow is exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.layout.size() / size_of::<f32>()) }
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.bytes / size_of::<f32>()) }
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as for `bytes`; called where they are initialised.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.layout.size()) }
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.bytes) }
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: allocated by `untouched` with this layout, and nobody refers to it any more.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) };
+        // SAFETY: allocated by `untouched` with this layout, so many bytes before, and nobody refers to it any more.
+        unsafe { dealloc(self.start.as_ptr().sub(self.before), self.layout) };
     }
 }
 

@@ -12,6 +12,7 @@ pub mod kernel;
 pub mod libtorch;
 pub mod memory;
 pub mod paired;
+pub mod slowed;
 pub mod statistics;
 pub mod workload;
 
@@ -27,6 +28,7 @@ use copy::Copy;
 use kernel::{Callable, KernelCall};
 use libtorch::Libtorch;
 use paired::Pace;
+use slowed::Slowed;
 use workload::Workload;
 
 /// Something whose calls are timed.
@@ -81,6 +83,8 @@ pub struct Plan {
     pub seed: u64,
     /// What to add to a replay line so that it finds the kernel again (`--plugin F`).
     pub replay: String,
+    /// By which part of its time a call of the kernel is made to take longer: a planted slowdown, 0 for none.
+    pub slowed: f64,
 }
 
 /// A sample lasts at least so long: a thousand times what reading the clock takes.
@@ -143,7 +147,14 @@ pub fn cell(
     if setting == Setting::Warm && libtorch.is_some() {
         reserve(bytes)?;
     }
-    let mut contenders: Vec<&mut dyn Timed> = vec![&mut ours, &mut copy];
+    let mut slowed;
+    let ours: &mut dyn Timed = if plan.slowed > 0.0 {
+        slowed = Slowed::new(ours, plan.slowed);
+        &mut slowed
+    } else {
+        &mut ours
+    };
+    let mut contenders: Vec<&mut dyn Timed> = vec![ours, &mut copy];
     contenders.extend(libtorch.as_mut().map(|libtorch| libtorch as &mut dyn Timed));
     let warm = bytes <= Caches::here().largest();
     let rounds =

@@ -31,15 +31,20 @@ pub struct Workload {
 
 /// The shapes that an operator is timed on unless one is asked for.
 pub fn usual_shapes(operator: &Operator) -> Vec<Vec<usize>> {
-    let shapes: &[&[usize]] = if has_axis(operator, "d") { &ROWS } else { &IMAGES };
+    let shapes: &[&[usize]] = if on_rows(operator) { &ROWS } else { &IMAGES };
     shapes.iter().map(|shape| shape.to_vec()).collect()
 }
 
 /// The layouts that a kernel is timed on unless one is asked for.
 pub fn usual_layouts(info: &KernelInfo, operator: &Operator) -> Vec<Layout> {
     let all = [Layout::Contiguous, Layout::ChannelsLast];
-    let possible = |layout: &Layout| layout.allowed(&info.layouts) && (*layout == all[0] || !has_axis(operator, "d"));
+    let possible = |layout: &Layout| layout.allowed(&info.layouts) && (*layout == all[0] || !on_rows(operator));
     all.into_iter().filter(possible).collect()
+}
+
+/// Whether an operator works on rows of entries; others work on samples, channels and positions.
+pub fn on_rows(operator: &Operator) -> bool {
+    has_axis(operator, "d")
 }
 
 fn has_axis(operator: &Operator, name: &str) -> bool {
@@ -63,7 +68,7 @@ impl Workload {
         let text = text(shape);
         let fail = |what: String| Err(format!("{} cannot have shape {text}: {what}", operator.name));
         let mut dims = BTreeMap::new();
-        if has_axis(operator, "d") {
+        if on_rows(operator) {
             let Some((&d, rows)) = shape.split_last() else { return fail("give rows and entries".to_owned()) };
             dims.extend([("r", rows.to_vec()), ("d", vec![d])]);
         } else {
@@ -170,6 +175,7 @@ impl FromStr for Shape {
     }
 }
 
-fn text(shape: &[usize]) -> String {
+/// Sizes as people write them: `4096x4096`.
+pub fn text(shape: &[usize]) -> String {
     shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x")
 }

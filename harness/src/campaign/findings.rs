@@ -1,7 +1,10 @@
-//! From failing cases to findings: the first of each kind is shrunk, the others are counted.
+//! From failing cases to findings: of each kind one is shrunk, the others are counted.
+//!
+//! It is the plainest of them, whichever worker met it first, so that the shards of a campaign together make the findings
+//! that the whole makes.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use isonorm_oracles::interpret::text::text;
@@ -10,7 +13,7 @@ use isonorm_reports::record::{self, Number};
 use proptest::strategy::ValueTree;
 
 use super::Entry;
-use super::stages::Stage;
+use super::stages::{Stage, Stages};
 use super::trial::{Examiner, Flaw, Trial};
 use crate::case::{Case, materialise};
 use crate::generate::CaseTree;
@@ -19,13 +22,23 @@ use crate::judge::{Truth, Wrong};
 /// How long one finding may be shrunk, and in how many steps.
 const PATIENCE: (Duration, usize) = (Duration::from_secs(10), 600);
 
-/// By kernel and property: the first finding, none while it is being shrunk, and how many further cases there are.
-type Found = BTreeMap<(String, &'static str), (Option<record::Finding>, u64)>;
+/// By kernel and property.
+type Found<'a> = BTreeMap<(String, &'static str), Kept<'a>>;
+
+/// The plainest of the cases that lack a property.
+struct Kept<'a> {
+    entry: &'a Entry,
+    trial: Trial,
+    flaw: Flaw,
+    tree: CaseTree,
+    /// How many further cases there are.
+    further: u64,
+}
 
 /// The findings of a campaign.
 pub(crate) struct Findings<'a> {
     replay: &'a str,
-    found: Mutex<Found>,
+    found: Mutex<Found<'a>>,
 }
 
 impl<'a> Findings<'a> {
@@ -33,82 +46,114 @@ impl<'a> Findings<'a> {
         Findings { replay, found: Mutex::default() }
     }
 
-    /// Takes in a flaw; shrinks it if it is the first of its kind.
-    pub(crate) fn add(&self, entry: &Entry, examiner: &mut Examiner, trial: &Trial, flaw: &Flaw, tree: CaseTree) {
+    /// Takes in a flaw.
+    pub(crate) fn add(&self, entry: &'a Entry, trial: &Trial, flaw: &Flaw, tree: CaseTree) {
+        let mut found = self.lock();
         let key = (entry.name.clone(), flaw.property);
-        {
-            let mut found = self.lock();
-            if let Some((_, further)) = found.get_mut(&key) {
-                *further += 1;
-                return;
+        let further = match found.get_mut(&key) {
+            Some(kept) => {
+                kept.further += 1;
+                if !record::plainer(&trial.case.to_string(), &kept.trial.case.to_string()) {
+                    return;
+                }
+                kept.further
             }
-            found.insert(key.clone(), (None, 0));
-        }
-        let (trial_small, flaw_small) = shrink(examiner, trial, flaw, tree);
-        let finding = self.finding(entry, &trial.case, &trial_small, &flaw_small);
-        if let Some((slot, _)) = self.lock().get_mut(&key) {
-            *slot = Some(finding);
-        }
+            None => 0,
+        };
+        found.insert(key, Kept { entry, trial: trial.clone(), flaw: flaw.clone(), tree, further });
     }
 
-    pub(crate) fn into_records(self) -> Vec<record::Finding> {
-        let found = self.found.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let with_count =
-            |(finding, further): (Option<record::Finding>, u64)| Some(record::Finding { further, ..finding? });
-        found.into_values().filter_map(with_count).collect()
+    /// Shrinks what was found, by so many workers, until `deadline` if there is one. What is not shrunk by then is a finding as
+    /// it is.
+    pub(crate) fn into_records(self, workers: usize, deadline: Option<Instant>) -> (Vec<record::Finding>, Stages) {
+        let replay = self.replay;
+        let found = self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let queue = Mutex::new(found.into_iter());
+        let done = Mutex::new((BTreeMap::new(), Stages::default()));
+        std::thread::scope(|scope| {
+            for _ in 0..workers.max(1) {
+                scope.spawn(|| {
+                    // Each worker is one of several that share the cores.
+                    tch::set_num_threads(1);
+                    loop {
+                        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+                        let Some((key, kept)) = next else { break };
+                        let started = Instant::now();
+                        let finding = kept.finding(replay, deadline);
+                        let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+                        done.0.insert(key, finding);
+                        done.1.add(Stage::Shrink, started.elapsed());
+                    }
+                });
+            }
+        });
+        let (findings, stages) = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        (findings.into_values().collect(), stages)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Found> {
-        self.found.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    fn finding(&self, entry: &Entry, original: &Case, trial: &Trial, flaw: &Flaw) -> record::Finding {
-        let case = &trial.case;
-        let problem = &case.problem;
-        let attributes = problem.call_attributes().into_iter().map(|(name, value)| (name, value.to_string())).collect();
-        let numbers = |value: Option<f64>| value.map(Number);
-        record::Finding {
-            kernel: entry.name.clone(),
-            property: flaw.property.to_owned(),
-            dtype: problem.dtypes.to_string(),
-            family: case.family.name.to_owned(),
-            case: case.to_string(),
-            original: original.to_string(),
-            formula: text(&problem.graph()),
-            attributes,
-            wrong: flaw.wrong.as_ref().map(|wrong| wrong_element(trial, wrong)),
-            ratio_to_bound: numbers(flaw.wrong.as_ref().map(|wrong| wrong.ratio)),
-            libtorch_ratio_to_bound: numbers(trial.libtorch.as_ref().and_then(|libtorch| libtorch.worst_ratio)),
-            ulps: numbers(trial.comparison.as_ref().and_then(|comparison| comparison.worst_ulps)),
-            message: flaw.message.clone(),
-            replay: format!("cargo isonorm replay --kernel {}{} '{case}'", entry.name, self.replay),
-            evidence: flaw.evidence.to_owned(),
-            further: 0,
-        }
+    fn lock(&self) -> MutexGuard<'_, Found<'a>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The smallest case that lacks the same property.
-fn shrink(examiner: &mut Examiner, trial: &Trial, flaw: &Flaw, mut tree: CaseTree) -> (Trial, Flaw) {
-    let start = Instant::now();
-    let mut best = (trial.clone(), flaw.clone());
+impl Kept<'_> {
+    /// The finding, with the smallest case that lacks the same property.
+    fn finding(self, replay: &str, deadline: Option<Instant>) -> record::Finding {
+        let Kept { entry, trial: original, flaw, tree, further } = self;
+        let mut small = (original.clone(), flaw);
+        // A kernel that cannot be opened again is told as it was found.
+        if let Ok(runner) = entry.contender.open() {
+            let mut examiner = Examiner::new(entry.contender.info().clone(), runner);
+            let patience = Instant::now() + PATIENCE.0;
+            shrink(&mut examiner, &mut small, tree, deadline.map_or(patience, |deadline| deadline.min(patience)));
+        }
+        let (trial, flaw) = &small;
+        record::Finding { further, ..finding(entry, &original.case, trial, flaw, replay) }
+    }
+}
+
+fn finding(entry: &Entry, original: &Case, trial: &Trial, flaw: &Flaw, replay: &str) -> record::Finding {
+    let case = &trial.case;
+    let problem = &case.problem;
+    let attributes = problem.call_attributes().into_iter().map(|(name, value)| (name, value.to_string())).collect();
+    let numbers = |value: Option<f64>| value.map(Number);
+    record::Finding {
+        kernel: entry.name.clone(),
+        property: flaw.property.to_owned(),
+        dtype: problem.dtypes.to_string(),
+        family: case.family.name.to_owned(),
+        case: case.to_string(),
+        original: original.to_string(),
+        formula: text(&problem.graph()),
+        attributes,
+        wrong: flaw.wrong.as_ref().map(|wrong| wrong_element(trial, wrong)),
+        ratio_to_bound: numbers(flaw.wrong.as_ref().map(|wrong| wrong.ratio)),
+        libtorch_ratio_to_bound: numbers(trial.libtorch.as_ref().and_then(|libtorch| libtorch.worst_ratio)),
+        ulps: numbers(trial.comparison.as_ref().and_then(|comparison| comparison.worst_ulps)),
+        message: flaw.message.clone(),
+        replay: format!("cargo isonorm replay --kernel {}{} '{case}'", entry.name, replay),
+        evidence: flaw.evidence.to_owned(),
+        further: 0,
+    }
+}
+
+/// Goes to the smallest case that lacks the same property.
+fn shrink(examiner: &mut Examiner, best: &mut (Trial, Flaw), mut tree: CaseTree, deadline: Instant) {
+    let property = best.1.property;
     let mut more = tree.simplify();
     for _ in 0..PATIENCE.1 {
-        if !more || start.elapsed() > PATIENCE.0 {
+        if !more || Instant::now() > deadline {
             break;
         }
         let trial = examiner.examine(&tree.current(), true);
-        more = match trial.flaws.iter().find(|other| other.property == flaw.property) {
+        more = match trial.flaws.iter().find(|other| other.property == property) {
             Some(same) => {
-                best = (trial.clone(), same.clone());
+                *best = (trial.clone(), same.clone());
                 tree.simplify()
             }
             None => tree.complicate(),
         };
     }
-    let spent = start.elapsed();
-    examiner.stages.add(Stage::Shrink, spent);
-    best
 }
 
 /// The wrong element as records show it.

@@ -108,6 +108,9 @@ pub struct Progress {
     pub stop: AtomicBool,
 }
 
+/// However short a campaign was, its findings may be shrunk for so long.
+const SHRINKING: Duration = Duration::from_secs(15);
+
 /// Runs a campaign over `entries`; gives all records but the first and the last one.
 ///
 /// # Errors
@@ -144,7 +147,7 @@ pub fn run(entries: &[Entry], plan: &Plan, progress: &Progress) -> Result<Vec<Re
     if let Some(error) = failure.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
         return Err(error);
     }
-    let sums = sums.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut sums = sums.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
     let mut records = Vec::new();
     for entry in entries {
         if progress.stop.load(Ordering::Relaxed) {
@@ -152,13 +155,21 @@ pub fn run(entries: &[Entry], plan: &Plan, progress: &Progress) -> Result<Vec<Re
         }
         records.extend(usable_range(entry)?.into_iter().map(Record::from));
     }
+    // A campaign of so many cases asks the same however long it takes; one of a time has an end.
+    let deadline = match plan.budget {
+        _ if progress.stop.load(Ordering::Relaxed) => Some(Instant::now()),
+        Budget::Cases(_) => None,
+        Budget::Time(time) => Some(Instant::now() + (time / 4).max(SHRINKING)),
+    };
+    let (findings, shrinking) = findings.into_records(plan.workers, deadline);
+    sums.stages.merge(&shrinking);
     let seconds = started.elapsed().as_secs_f64();
     let stages = sums.stages.iter().map(|(stage, seconds)| (stage.name().to_owned(), Number(seconds))).collect();
     records.extend(sums.tallies.into_iter().map(Record::from));
     records.extend(sums.properties.into_iter().map(|((kernel, property, required), (checked, failed))| {
         Record::from(record::Property { kernel, property: property.to_owned(), required, checked, failed })
     }));
-    records.extend(findings.into_records().into_iter().map(Record::from));
+    records.extend(findings.into_iter().map(Record::from));
     records.push(
         record::Throughput { cases: progress.cases.load(Ordering::Relaxed), seconds: Number(seconds), stages }.into(),
     );
@@ -216,17 +227,17 @@ impl Sums {
     }
 }
 
-struct Worker<'a> {
-    entries: &'a [Entry],
+struct Worker<'a, 'e> {
+    entries: &'e [Entry],
     plan: &'a Plan,
     progress: &'a Progress,
-    findings: &'a Findings<'a>,
+    findings: &'a Findings<'e>,
     /// By entry; opened when first needed.
     examiners: BTreeMap<usize, Examiner>,
     sums: Sums,
 }
 
-impl Worker<'_> {
+impl Worker<'_, '_> {
     fn work(&mut self, tickets: &AtomicU64, large: &[(usize, Case)], started: Instant) -> Result<(), RunError> {
         let (part, parts) = self.plan.shard;
         let kernels = self.entries.len() as u64;
@@ -266,7 +277,7 @@ impl Worker<'_> {
         let case = tree.current();
         let trial = examiner.examine(&case, self.plan.libtorch);
         for flaw in &trial.flaws {
-            self.findings.add(entry, examiner, &trial, flaw, tree.clone());
+            self.findings.add(entry, &trial, flaw, tree.clone());
         }
         self.count(&entry.name, &trial);
         Ok(())

@@ -63,6 +63,15 @@ pub(super) struct Arguments {
     /// Measure the machine's ceilings and nothing else.
     #[arg(long, conflicts_with_all = ["no_ceilings", "criterion"])]
     ceilings_only: bool,
+    /// Place the tensors of each workload so often anew; each placement is a measurement of its own.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    placements: u16,
+    /// Only write records, and neither a report nor figures.
+    #[arg(long)]
+    records_only: bool,
+    /// Plant a slowdown: every call of a kernel takes longer by this part of its time.
+    #[arg(long, value_name = "PART", default_value_t = 0.0, hide = true)]
+    slowed: f64,
     /// Of the order within rounds and of the intervals.
     #[arg(long, value_name = "S", value_parser = seed, default_value = "1")]
     seed: u64,
@@ -162,8 +171,10 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
         }
         Format::Text => print_text(&format!("{}{}", isonorm_reports::bench::text(&run.benches), told(&measured)))?,
     }
-    isonorm_reports::write_all(&arguments.out, &Summary::read(std::slice::from_ref(&arguments.out))?)?;
-    eprintln!("report: {}", arguments.out.join("report.html").display());
+    if !arguments.records_only {
+        isonorm_reports::write_all(&arguments.out, &Summary::read(std::slice::from_ref(&arguments.out))?)?;
+        eprintln!("report: {}", arguments.out.join("report.html").display());
+    }
     if measured.wrong.is_empty() && interrupted {
         return Err(Error::Usage("stopped before its end: what was measured is in the report".to_owned()));
     }
@@ -274,9 +285,17 @@ fn measure(
             }
         };
         let time = if *setting == Setting::AsCalled { arguments.time.mul_f64(AS_CALLED) } else { arguments.time };
-        let plan = Plan { versus: arguments.versus.clone(), time, seed: arguments.seed, replay: replay.clone() };
-        let cell = Callable::of(&*entry.contender)
-            .and_then(|kernel| bench::cell(entry, &kernel, workload, &sample, *setting, &plan));
+        let plan = Plan {
+            versus: arguments.versus.clone(),
+            time,
+            seed: arguments.seed,
+            replay: replay.clone(),
+            slowed: arguments.slowed,
+        };
+        let cell = placed(arguments.placements, arguments.seed, || {
+            let kernel = Callable::of(&*entry.contender)?;
+            bench::cell(entry, &kernel, workload, &sample, *setting, &plan)
+        });
         let mut benches = match cell {
             Ok(Cell::Timed(benches)) => benches,
             Ok(Cell::Wrong(finding)) => {
@@ -306,6 +325,21 @@ fn measure(
         eprintln!("isonorm: instructions were not counted: {why}");
     }
     Ok(())
+}
+
+/// Measures a cell in so many placements of its tensors, until something is wrong.
+fn placed(placements: u16, seed: u64, measure: impl Fn() -> Result<Cell, String>) -> Result<Cell, String> {
+    let mut all = Vec::new();
+    for placement in 0..placements {
+        if placements > 1 {
+            memory::scatter(seed.wrapping_mul(u64::from(u16::MAX)).wrapping_add(u64::from(placement)));
+        }
+        match measure()? {
+            Cell::Timed(benches) => all.extend(benches),
+            wrong @ Cell::Wrong(_) => return Ok(wrong),
+        }
+    }
+    Ok(Cell::Timed(all))
 }
 
 /// Says so if other programs use the processor: their share of it is in every timing.

@@ -14,6 +14,7 @@ use isonorm_reports::record::{self, Number, Writer};
 use isonorm_reports::summary::{KernelSummary, Summary, Verdict};
 
 use super::kernels::Selection;
+use super::shard::{self, Shard};
 use super::{Answer, Error, Format, print_json, print_text};
 use crate::campaign::{self, Budget, Entry, Plan, Progress};
 use crate::machine;
@@ -36,9 +37,10 @@ pub(super) struct Arguments {
     /// Of all cases: the same seed gives the same cases on any machine.
     #[arg(long, value_name = "S", value_parser = seed, default_value = "1")]
     seed: u64,
-    /// Part I of N: the parts together are the whole campaign.
-    #[arg(long, value_name = "I/N", value_parser = shard, default_value = "1/1")]
-    shard: (u32, u32),
+    /// Part I of N: the parts together are the whole campaign. `auto` asks the environment (Slurm arrays, Kubernetes indexed
+    /// jobs, CI systems), `auto/N` where that knows only which part this is. Needs --cases.
+    #[arg(long, value_name = "I/N", value_parser = shard::parse, default_value = "1/1")]
+    shard: Shard,
     /// Threads that judge; all cores unless told.
     #[arg(long, value_name = "N")]
     jobs: Option<NonZero<usize>>,
@@ -59,9 +61,22 @@ const KERNEL_THREADS: usize = 3;
 pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     let entries = arguments.selection.entries(KERNEL_THREADS)?;
     let workers = arguments.jobs.map_or_else(machine::cores, NonZero::get);
-    let (index, of) = arguments.shard;
-    let file = if of == 1 { "records.jsonl".to_owned() } else { format!("records-{index}-of-{of}.jsonl") };
-    let mut writer = Writer::create(&arguments.out.join(file))?;
+    let variable = |name: &str| std::env::var(name).ok();
+    let (index, of, said_by) = shard::resolve(arguments.shard, variable).map_err(Error::Usage)?;
+    if of > 1 && arguments.cases.is_none() {
+        return Err(Error::Usage(
+            "a shard needs --cases: how much is asked in a time depends on the machine, and shards would not be parts of one \
+             campaign"
+                .to_owned(),
+        ));
+    }
+    if let Some(variable) = said_by {
+        eprintln!("shard {index} of {of}, as {variable} says");
+    }
+    let mut writer = match of {
+        1 => Writer::create(&arguments.out.join("records.jsonl"))?,
+        _ => Writer::create_beside(&arguments.out.join(format!("records-{index}-of-{of}.jsonl")))?,
+    };
     let budget = arguments.cases.map_or(Budget::Time(arguments.time), Budget::Cases);
     let header = record::Campaign {
         schema: record::SCHEMA_VERSION,
@@ -110,15 +125,23 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     let interrupted = progress.stop.load(Ordering::Relaxed);
     let outcome = if interrupted { record::Outcome::Interrupted } else { record::Outcome::Complete };
     writer.write(record::End { outcome, finished: now() })?;
+    let written = writer.path().to_owned();
     drop(writer);
 
-    let summary = Summary::read(std::slice::from_ref(&arguments.out))?;
-    isonorm_reports::write_all(&arguments.out, &summary)?;
+    // Other shards may be writing into the same folder: each tells of itself, and `report` of all of them.
+    let told_of = if of == 1 { arguments.out.clone() } else { written };
+    let summary = Summary::read(&[told_of])?;
     match arguments.format {
         Format::Json => print_json(&isonorm_reports::json::document(&summary))?,
         Format::Text => print_text(&told(&summary))?,
     }
-    eprintln!("report: {}", arguments.out.join("report.html").display());
+    if of == 1 {
+        isonorm_reports::write_all(&arguments.out, &summary)?;
+        eprintln!("report: {}", arguments.out.join("report.html").display());
+    } else {
+        let out = arguments.out.display();
+        eprintln!("shard {index} of {of} is done; when all are: cargo isonorm report {out}");
+    }
     let answer = verdict(&summary, of == 1 && !interrupted)?;
     match answer {
         Answer::Well if interrupted => Err(Error::Usage(
@@ -303,12 +326,4 @@ pub(super) fn seed(text: &str) -> Result<u64, String> {
         None => text.parse(),
     };
     parsed.map_err(|_| format!("a seed is a whole number from 0 to {}, or hexadecimal such as 0x2a", u64::MAX))
-}
-
-fn shard(text: &str) -> Result<(u32, u32), String> {
-    let parts = text.split_once('/').and_then(|(index, of)| Some((index.parse().ok()?, of.parse().ok()?)));
-    match parts {
-        Some((index, of)) if 1 <= index && index <= of => Ok((index, of)),
-        _ => Err("a shard is I/N with I from 1 to N, such as 2/8".to_owned()),
-    }
 }

@@ -128,19 +128,42 @@ impl Selection {
 
     /// What a verb was asked, for records.
     pub(super) fn text(&self, verb: &str) -> String {
-        let list = |name: &str, items: &[String]| {
-            if items.is_empty() { String::new() } else { format!(" --{name} {}", items.join(",")) }
-        };
+        [vec![verb.to_owned()], self.words()].concat().join(" ")
+    }
+
+    /// The arguments that select the same kernels again.
+    pub(super) fn words(&self) -> Vec<String> {
         let dtypes: Vec<String> = self.dtype.iter().map(DtypeSet::to_string).collect();
         let half = self.direction.map(|half| vec![format!("{half:?}").to_lowercase()]).unwrap_or_default();
-        let parts = [
-            list("op", &self.op),
-            list("kernel", &self.kernel),
-            list("direction", &half),
-            list("dtype", &dtypes),
-            self.replay(),
-        ];
-        format!("{verb}{}", parts.concat())
+        let lists = [("--op", &self.op), ("--kernel", &self.kernel), ("--direction", &half), ("--dtype", &dtypes)];
+        let lists = lists.into_iter().filter(|(_, items)| !items.is_empty());
+        let lists = lists.flat_map(|(name, items)| [name.to_owned(), items.join(",")]);
+        let plugins = self.plugin.iter().flat_map(|path| ["--plugin".to_owned(), path.display().to_string()]);
+        lists.chain(plugins).collect()
+    }
+
+    /// Adds what a policy selects to what the command line does not.
+    pub(super) fn or(
+        mut self,
+        operators: &[String],
+        kernels: &[String],
+        dtypes: &[String],
+    ) -> Result<Selection, Error> {
+        for (own, other) in [(&mut self.op, operators), (&mut self.kernel, kernels)] {
+            if own.is_empty() {
+                *own = other.to_vec();
+            }
+        }
+        if self.dtype.is_empty() {
+            let parsed: Result<Vec<DtypeSet>, _> = dtypes.iter().map(|dtype| dtype.parse()).collect();
+            self.dtype = parsed.map_err(|error| Error::Usage(format!("in the policy: {error}")))?;
+        }
+        Ok(self)
+    }
+
+    /// The same library, narrowed to these kernels and element types.
+    pub(super) fn only(&self, kernels: Vec<String>, dtypes: Vec<DtypeSet>) -> Selection {
+        Selection { op: Vec::new(), kernel: kernels, direction: None, dtype: dtypes, ..self.clone() }
     }
 }
 

@@ -4,11 +4,13 @@ mod bench;
 mod certify;
 mod doctor;
 mod explain;
+mod gate;
 mod identities;
 mod kernels;
 mod list;
 mod replay;
 mod report;
+mod shard;
 
 use std::process::ExitCode;
 
@@ -30,6 +32,7 @@ enum Verb {
     Bench(bench::Arguments),
     List(list::Arguments),
     Explain(explain::Arguments),
+    Gate(gate::Arguments),
     Identities(identities::Arguments),
     Replay(replay::Arguments),
     Report(report::Arguments),
@@ -65,6 +68,10 @@ enum Error {
     Run(#[from] crate::run::RunError),
     #[error(transparent)]
     Report(#[from] isonorm_reports::Error),
+    #[error(transparent)]
+    Gate(#[from] isonorm_reports::gate::GateError),
+    #[error(transparent)]
+    Policy(#[from] isonorm_reports::gate::PolicyError),
     #[error("cannot print the answer: {0}")]
     Print(#[from] serde_json::Error),
     #[error("cannot print the answer: {0}")]
@@ -87,6 +94,7 @@ pub fn main() -> ExitCode {
         Verb::Bench(arguments) => bench::run(arguments),
         Verb::List(arguments) => list::run(arguments),
         Verb::Explain(arguments) => explain::run(arguments),
+        Verb::Gate(arguments) => gate::run(arguments),
         Verb::Identities(arguments) => identities::run(arguments),
         Verb::Replay(arguments) => replay::run(arguments),
         Verb::Report(arguments) => report::run(arguments),

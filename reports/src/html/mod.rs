@@ -1,11 +1,14 @@
 //! The report for people: one page that needs nothing else.
 
 mod bench;
+mod gate;
 mod identities;
 
 use std::collections::BTreeSet;
 
 use serde::Serialize;
+
+pub use self::gate::page as gate_page;
 
 use self::bench::Speed;
 use self::identities::Identities;

@@ -3,6 +3,7 @@
 mod bench;
 mod error;
 mod families;
+mod gate;
 mod identities;
 mod theme;
 mod throughput;
@@ -47,6 +48,7 @@ pub fn figures(summary: &Summary) -> Result<Vec<Figure>, Error> {
 }
 
 pub use bench::figures as bench_figures;
+pub use gate::figures as gate_figures;
 pub use identities::{figures as identity_figures, network_figures};
 pub use theme::{css, css_variables};
 

@@ -94,6 +94,12 @@ pub struct Value {
     pub bits: String,
 }
 
+/// Whether one case, in its one-line form, is plainer than another: shorter, or first in alphabetical order. Of several cases
+/// with the same flaw the plainest becomes the finding, whoever met it first.
+pub fn plainer(case: &str, other: &str) -> bool {
+    (case.len(), case) < (other.len(), other)
+}
+
 /// A property that a kernel does not have, with the smallest case that shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(test, derive(proptest_derive::Arbitrary))]

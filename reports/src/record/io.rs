@@ -1,5 +1,5 @@
 use std::fs::File;
-use std::io::{BufRead, BufReader, LineWriter, Write};
+use std::io::{BufRead, BufReader, ErrorKind, LineWriter, Write};
 use std::path::{Path, PathBuf};
 
 use super::{Campaign, Record, SCHEMA_VERSION};
@@ -24,6 +24,36 @@ impl Writer {
             std::fs::create_dir_all(folder).map_err(error)?;
         }
         Ok(Writer { path: path.to_owned(), file: LineWriter::new(File::create(path).map_err(error)?) })
+    }
+
+    /// Creates a file of this name, or of this name with a number if there is one already, in one step: of several programs on
+    /// several machines that share the folder each gets a file of its own, and none is ever replaced.
+    ///
+    /// # Errors
+    /// [`Error::Write`] if that is not possible.
+    pub fn create_beside(path: &Path) -> Result<Writer, Error> {
+        let error = |source| Error::Write { path: path.to_owned(), source };
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(error)?;
+        }
+        let numbered = |number: u32| match path.extension() {
+            _ if number == 1 => path.to_owned(),
+            Some(extension) => path.with_extension(format!("{number}.{}", extension.display())),
+            None => path.with_extension(number.to_string()),
+        };
+        for path in (1..=u32::MAX).map(numbered) {
+            match File::create_new(&path) {
+                Ok(file) => return Ok(Writer { path, file: LineWriter::new(file) }),
+                Err(taken) if taken.kind() == ErrorKind::AlreadyExists => {}
+                Err(source) => return Err(error(source)),
+            }
+        }
+        Err(error(ErrorKind::AlreadyExists.into()))
+    }
+
+    /// Where it writes.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Writes one record.

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use bench::{Access, Bench, Ceiling, Interval, Setting};
 pub use campaign::{Budget, Campaign, End, Kernel, Library, Machine, Outcome, Property, Range, Shard, Throughput};
 pub use experiment::{Experiment, Series};
-pub use finding::{Case, Finding, Value, Verdict, Wrong};
+pub use finding::{Case, Finding, Value, Verdict, Wrong, plainer};
 pub use histogram::Histogram;
 pub use identity::{Arithmetic, Deviation, Formulas, Identity, IdentityVerdict, Point, Training};
 pub use io::{Writer, files, read, read_lossy};

@@ -5,7 +5,7 @@ mod means;
 mod roofline;
 mod rounds;
 mod row_length;
-mod rows;
+pub(super) mod rows;
 mod speedups;
 mod threads;
 
@@ -131,14 +131,14 @@ fn opponent_speed(cell: &Cell) -> Option<f64> {
 }
 
 /// Ends of a logarithmic axis for the given values, with their powers of ten; none if there are none to draw.
-fn logarithmic(values: impl IntoIterator<Item = f64>, margin: f64) -> Option<(f64, f64)> {
+pub(super) fn logarithmic(values: impl IntoIterator<Item = f64>, margin: f64) -> Option<(f64, f64)> {
     let powers = values.into_iter().map(f64::log10).filter(|power| power.is_finite());
     let (low, high) = powers.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), power| (l.min(power), h.max(power)));
     (low <= high).then_some((low - margin, high + margin))
 }
 
 /// Marks on an axis of powers of ten: 1, 2 and 5, or multiples of a round number where it spans little.
-fn marks((low, high): (f64, f64)) -> Vec<(f64, String)> {
+pub(super) fn marks((low, high): (f64, f64)) -> Vec<(f64, String)> {
     let coarse = theme::decades(low, high);
     if coarse.len() >= 3 {
         return coarse;

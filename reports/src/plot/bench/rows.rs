@@ -8,15 +8,15 @@ use crate::plot::Figure;
 use crate::plot::theme::{self, Area, Axis, Drawn, GRID, Ink, LEGEND, Look, QUIET, TEXT};
 
 /// A row of the chart.
-pub(super) struct Row<T> {
+pub(in crate::plot) struct Row<T> {
     /// What several rows in a row have in common: their heading.
-    pub(super) heading: String,
+    pub(in crate::plot) heading: String,
     /// What this one is about.
-    pub(super) label: String,
+    pub(in crate::plot) label: String,
     /// The figure at its right.
-    pub(super) value: (Ink, String),
+    pub(in crate::plot) value: (Ink, String),
     /// What is drawn.
-    pub(super) data: T,
+    pub(in crate::plot) data: T,
 }
 
 const HEIGHT: i32 = 20;
@@ -24,26 +24,26 @@ const WIDTH: i32 = 250;
 const FOOT: i32 = 44;
 
 /// Where a row is drawn: its middle, and where on it a value lies.
-pub(super) struct Line<'a, 'b> {
-    pub(super) area: &'a Area<'b>,
-    pub(super) middle: i32,
+pub(in crate::plot) struct Line<'a, 'b> {
+    pub(in crate::plot) area: &'a Area<'b>,
+    pub(in crate::plot) middle: i32,
     left: i32,
     axis: &'a Axis,
 }
 
 impl Line<'_, '_> {
     /// Pixels from the left at which the axis has a value.
-    pub(super) fn at(&self, value: f64) -> i32 {
+    pub(in crate::plot) fn at(&self, value: f64) -> i32 {
         self.axis.map(&value, (self.left, self.left + WIDTH))
     }
 
     /// Draws a mark, so many pixels below the middle.
-    pub(super) fn mark(&self, value: f64, below: i32, ink: Ink, look: Look) -> Drawn {
+    pub(in crate::plot) fn mark(&self, value: f64, below: i32, ink: Ink, look: Look) -> Drawn {
         theme::mark(self.area, (self.at(value), self.middle + below), ink, look)
     }
 
     /// Draws a line between two values with a stop at each end.
-    pub(super) fn interval(&self, low: f64, high: f64, ink: Ink) -> Drawn {
+    pub(in crate::plot) fn interval(&self, low: f64, high: f64, ink: Ink) -> Drawn {
         let (low, high) = (self.at(low), self.at(high));
         let line = ink.light.stroke_width(1);
         self.area.draw(&PathElement::new([(low, self.middle), (high, self.middle)], line))?;
@@ -54,7 +54,7 @@ impl Line<'_, '_> {
     }
 
     /// Draws a bar between two values, only its outline if it is hollow.
-    pub(super) fn bar(&self, from: f64, to: f64, ink: Ink, hollow: bool) -> Drawn {
+    pub(in crate::plot) fn bar(&self, from: f64, to: f64, ink: Ink, hollow: bool) -> Drawn {
         let (a, b) = (self.at(from), self.at(to));
         let corners = [(a.min(b), self.middle - 6), (a.max(b), self.middle + 6)];
         let style = if hollow { ink.light.stroke_width(1) } else { ink.light.mix(0.6).filled() };
@@ -64,7 +64,7 @@ impl Line<'_, '_> {
 }
 
 /// Draws the chart; `bold` are values that get a stronger line, such as 1 on an axis of ratios.
-pub(super) fn figure<T>(
+pub(in crate::plot) fn figure<T>(
     (name, title, caption): (&str, String, String),
     axis: &Axis,
     bold: &[f64],

@@ -1,5 +1,10 @@
 //! The command as a user calls it: what it answers, and what it says to bad input.
 
+mod gate;
+mod pipelines;
+mod shards;
+mod slurm;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -45,6 +50,7 @@ fn bad_input_says_what_was_wrong_and_exits_with_2() {
         (&["certify", "--dtype", "f64:f32"], &["no kernel offers that dtype"]),
         (&["certify", "--seed", "abc"], &["a seed is a whole number"]),
         (&["certify", "--shard", "3/2"], &["I/N"]),
+        (&["certify", "--shard", "1/2", "--time", "1s"], &["a shard needs --cases"]),
         (&["certify", "--time", "soon"], &["give a time such as 60s"]),
         (&["certify", "--plugin", "/nonexistent/kernel.so"], &["cannot read", "check the path"]),
         (&["certify", "--plugin", &no_library], &["not a shared library"]),
@@ -113,43 +119,6 @@ fn a_strangers_library_is_certified_and_a_faulty_one_is_not() {
     assert_eq!(replay[0]["verdict"], "failed");
     let steps = replay[0]["steps"].as_array().expect("steps");
     assert!(steps.iter().any(|step| step["name"] == "rrms" && step["as_written"].is_number()), "{replay:#}");
-}
-
-/// Everything in the tallies of a folder of records but the order of lines.
-fn tallies(folder: &Path) -> Vec<String> {
-    let summary = isonorm_reports::summary::Summary::read(&[folder.to_owned()]).expect("records");
-    assert!(summary.problems.is_empty(), "{:?}", summary.problems);
-    let tallies = summary.kernels.iter().flat_map(|kernel| kernel.tallies.iter());
-    tallies.map(|tally| serde_json::to_string(tally).expect("json")).collect()
-}
-
-#[test]
-fn shards_together_are_the_whole_campaign() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let run = |out: &str, shard: &str| {
-        let out = folder.path().join(out).display().to_string();
-        let output = isonorm(&[
-            "certify",
-            "--op",
-            "rms_norm",
-            "--direction",
-            "forward",
-            "--cases",
-            "150",
-            "--seed",
-            "5",
-            "--shard",
-            shard,
-            "--out",
-            &out,
-        ]);
-        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
-    };
-    run("whole", "1/1");
-    for shard in ["1/3", "2/3", "3/3"] {
-        run("parts", shard);
-    }
-    assert_eq!(tallies(&folder.path().join("whole")), tallies(&folder.path().join("parts")));
 }
 
 #[test]
