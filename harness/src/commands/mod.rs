@@ -2,6 +2,7 @@
 
 mod bench;
 mod certify;
+mod claims;
 mod doctor;
 mod explain;
 mod identities;
@@ -31,6 +32,7 @@ enum Verb {
     List(list::Arguments),
     Explain(explain::Arguments),
     Identities(identities::Arguments),
+    Claims(claims::Arguments),
     Replay(replay::Arguments),
     Report(report::Arguments),
     Doctor(doctor::Arguments),
@@ -88,6 +90,7 @@ pub fn main() -> ExitCode {
         Verb::List(arguments) => list::run(arguments),
         Verb::Explain(arguments) => explain::run(arguments),
         Verb::Identities(arguments) => identities::run(arguments),
+        Verb::Claims(arguments) => claims::run(arguments),
         Verb::Replay(arguments) => replay::run(arguments),
         Verb::Report(arguments) => report::run(arguments),
         Verb::Doctor(arguments) => doctor::run(arguments),

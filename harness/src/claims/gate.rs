@@ -1,0 +1,82 @@
+//! Only what is right is measured: every program gives what its formula gives in f64.
+
+use std::collections::BTreeMap;
+
+use isonorm_oracles::claims::{Comparison, Level, Shape};
+use tch::{Kind, Tensor};
+
+use super::dimensions;
+use super::network::{Network, Originals, Results, Trouble, Way};
+
+/// What f32 may be away from the truth, relative to the largest value: some hundred roundings for a norm, and what layers of
+/// them make of that. A forgotten ε, mean or fold is farther: data and parameters are such that each counts.
+const WITHIN: [f64; 2] = [1e-5, 1e-4];
+/// What two ways of the same function may be apart in f64.
+const SAME: f64 = 1e-10;
+
+/// What the check found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Of each program, the largest distance from the truth, relative to the largest value.
+    pub errors: Vec<f64>,
+    /// What is wrong, in words.
+    pub wrong: Vec<String>,
+}
+
+/// Runs every program in f32, and its definition in f64 on the same data and parameters: output, and in training all
+/// gradients. A program that is said to be another way of the same function is compared with that one.
+///
+/// # Errors
+/// Why a program does not run.
+pub fn check(comparison: &Comparison, shape: Shape, originals: &Originals, all: &[Network]) -> Result<Found, String> {
+    let within = WITHIN[usize::from(comparison.level == Level::Block)];
+    let mut truths: BTreeMap<&str, Results> = BTreeMap::new();
+    let mut found = Found::default();
+    for (program, network) in comparison.programs.iter().zip(all) {
+        let say = |trouble: Trouble| format!("{}: {trouble}", program.name);
+        let parts = (program.parts)(shape);
+        let way = Way { pass: comparison.pass, kind: Kind::Double, threads: 1 };
+        let truth = Network::new(parts, &dimensions(shape), originals, way).and_then(|truth| truth.run()).map_err(say)?;
+        let root = program.same_as.unwrap_or(program.name);
+        if let Some(known) = truths.get(root) {
+            let apart = distance(known, &truth).map_err(say)?;
+            if !(apart <= SAME) {
+                found.wrong.push(format!("{} is not {root}: {apart:.1e} apart in f64", program.name));
+            }
+        } else {
+            truths.insert(root, truth);
+        }
+        let error = distance(&truths[root], &network.run().map_err(say)?).map_err(say)?;
+        if !(error <= within) {
+            found.wrong.push(format!("{} is {error:.1e} away from the truth, more than {within:.0e}", program.name));
+        }
+        found.errors.push(error);
+    }
+    Ok(found)
+}
+
+/// The largest difference, relative to the largest value: of the output, or of all gradients together.
+fn distance(truth: &Results, given: &Results) -> Result<f64, Trouble> {
+    let apart = |truth: &Tensor, given: &Tensor| -> Result<(f64, f64), Trouble> {
+        if truth.size() != given.size() {
+            return Ok((f64::INFINITY, 1.0));
+        }
+        let difference = truth.f_sub(&given.f_to_kind(Kind::Double)?)?.f_abs()?.f_max()?.f_double_value(&[])?;
+        Ok((difference, truth.f_abs()?.f_max()?.f_double_value(&[])?))
+    };
+    let (difference, largest) = apart(&truth.output, &given.output)?;
+    let mut worst = difference / largest;
+    let (mut difference, mut largest) = (0.0f64, 0.0f64);
+    for (name, gradient) in &truth.gradients {
+        let Some(other) = given.gradients.get(name) else { return Ok(f64::INFINITY) };
+        let (apart, size) = apart(gradient, other)?;
+        // NaN is kept.
+        difference = if apart <= difference { difference } else { apart };
+        largest = largest.max(size);
+    }
+    if largest > 0.0 {
+        let gradients = difference / largest;
+        worst = if gradients <= worst { worst } else { gradients };
+    }
+    Ok(worst)
+}
