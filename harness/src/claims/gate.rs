@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use isonorm_oracles::claims::{Comparison, Level, Shape};
+use isonorm_oracles::claims::{Comparison, Level, Shape, UNIT};
 use tch::{Kind, Tensor};
 
 use super::dimensions;
@@ -11,6 +11,8 @@ use super::network::{Network, Originals, Results, Trouble, Way};
 /// What f32 may be away from the truth, relative to the largest value: some hundred roundings for a norm, and what layers of
 /// them make of that. A forgotten ε, mean or fold is farther: data and parameters are such that each counts.
 const WITHIN: [f64; 2] = [1e-5, 1e-4];
+/// Units that whole numbers may be away: half of one for the last rounding, and as much for those before.
+const WHOLE: f64 = 1.0;
 /// What two ways of the same function may be apart in f64.
 const SAME: f64 = 1e-10;
 
@@ -46,7 +48,10 @@ pub fn check(comparison: &Comparison, shape: Shape, originals: &Originals, all: 
         } else {
             truths.insert(root, truth);
         }
-        let error = distance(&truths[root], &network.run().map_err(say)?).map_err(say)?;
+        let results = network.run().map_err(say)?;
+        let whole = results.output.kind() == Kind::Int8;
+        let within = if whole { WHOLE * UNIT / largest(&truths[root].output).map_err(say)? } else { within };
+        let error = distance(&truths[root], &results).map_err(say)?;
         if !(error <= within) {
             found.wrong.push(format!("{} is {error:.1e} away from the truth, more than {within:.0e}", program.name));
         }
@@ -55,14 +60,19 @@ pub fn check(comparison: &Comparison, shape: Shape, originals: &Originals, all: 
     Ok(found)
 }
 
+fn largest(tensor: &Tensor) -> Result<f64, Trouble> {
+    Ok(tensor.f_abs()?.f_max()?.f_double_value(&[])?)
+}
+
 /// The largest difference, relative to the largest value: of the output, or of all gradients together.
 fn distance(truth: &Results, given: &Results) -> Result<f64, Trouble> {
     let apart = |truth: &Tensor, given: &Tensor| -> Result<(f64, f64), Trouble> {
         if truth.size() != given.size() {
             return Ok((f64::INFINITY, 1.0));
         }
+        let given = if given.kind() == Kind::Int8 { given.f_mul_scalar(UNIT)? } else { given.shallow_clone() };
         let difference = truth.f_sub(&given.f_to_kind(Kind::Double)?)?.f_abs()?.f_max()?.f_double_value(&[])?;
-        Ok((difference, truth.f_abs()?.f_max()?.f_double_value(&[])?))
+        Ok((difference, largest(truth)?))
     };
     let (difference, largest) = apart(&truth.output, &given.output)?;
     let mut worst = difference / largest;

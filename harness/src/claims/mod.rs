@@ -4,14 +4,16 @@
 //! twin of itself, which shows how large a difference means nothing. [`verdict`] makes an answer of it.
 
 pub mod gate;
+mod layers;
 pub mod network;
 pub mod norms;
+pub mod peak;
 pub mod sweeps;
 pub mod verdict;
 
 use std::time::{Duration, Instant};
 
-use isonorm_oracles::claims::{Claim, Comparison, Level, Pair, Pass, Quantity, Shape};
+use isonorm_oracles::claims::{Claim, Comparison, Level, Pair, Program, Quantity, Shape};
 use isonorm_reports::record::{self, ClaimProgram, ClaimVerdict, Interval, Measurement, Number};
 use tch::Kind;
 
@@ -51,18 +53,24 @@ struct Decisive {
 pub fn measure(claim: &'static Claim, plan: &Plan, step: &dyn Fn(&str)) -> Result<record::Claim, String> {
     let started = Instant::now();
     tch::set_num_threads(plan.threads as i32);
-    let random = Random::new(plan.seed).named("claims");
     let (mut measurements, mut wrong, mut decisive) = (Vec::new(), Vec::new(), Vec::new());
-    for comparison in claim.comparisons {
-        for &shape in comparison.shapes {
+    for (number, comparison) in claim.comparisons.iter().enumerate() {
+        for (size, &shape) in comparison.shapes.iter().enumerate() {
             step(&format!("{}: {}", claim.name, describe(comparison, shape)));
-            let mut programs = Programs::new(comparison, shape, random, plan)?;
+            let mut programs = Programs::new(comparison, shape, plan)?;
             let found = programs.gate()?;
             if !found.is_empty() {
                 wrong.extend(found.iter().map(|what| format!("{}: {what}", describe(comparison, shape))));
                 continue;
             }
-            let rounds = programs.rounds(plan)?;
+            let rounds = match comparison.quantity {
+                Quantity::Time => programs.times(plan)?,
+                Quantity::PeakMemory => {
+                    let place = |program| peak::Place { comparison: number, shape: size, program };
+                    let all: Vec<peak::Place> = programs.places().map(place).collect();
+                    peak::rounds(claim, &all, plan.seed, plan.threads)?
+                }
+            };
             for pair in comparison.pairs {
                 let (measurement, evidence) = programs.judged(claim, pair, &rounds, plan);
                 if pair.decides {
@@ -100,23 +108,7 @@ pub fn steps(claim: &Claim) -> usize {
 }
 
 fn describe(comparison: &Comparison, Shape { batch, tokens, width }: Shape) -> String {
-    let pass = if comparison.pass == Pass::Training { ", training" } else { "" };
-    format!("{} of {batch}x{tokens}x{width}{pass}", level(comparison.level))
-}
-
-const fn level(level: Level) -> &'static str {
-    match level {
-        Level::Kernel => "kernel",
-        Level::Block => "block",
-    }
-}
-
-const fn quantity(quantity: Quantity) -> &'static str {
-    match quantity {
-        Quantity::Time => "seconds",
-        Quantity::PeakMemory => "bytes of memory at the peak",
-        Quantity::Parameters => "bytes of parameters",
-    }
+    format!("{}, {}, of {batch}x{tokens}x{width}", comparison.level.name(), comparison.pass.name())
 }
 
 /// The verdict on a claim: on the mean over all pairs that decide, in all sizes.
@@ -126,6 +118,9 @@ fn overall(
     wrong: bool,
     seed: u64,
 ) -> (ClaimVerdict, String, Option<Interval>) {
+    if let Some(why) = claim.untestable.filter(|_| !wrong) {
+        return (ClaimVerdict::NotTestable, why.to_owned(), None);
+    }
     let ratios: Vec<&[f64]> = decisive.iter().map(|one| &*one.ratios).collect();
     if wrong || ratios.is_empty() {
         return (ClaimVerdict::NotTestable, "a program gives what it must not: see below".to_owned(), None);
@@ -164,8 +159,8 @@ struct Programs {
 }
 
 impl Programs {
-    fn new(comparison: &'static Comparison, shape: Shape, random: Random, plan: &Plan) -> Result<Programs, String> {
-        let originals = Originals::new(random);
+    fn new(comparison: &'static Comparison, shape: Shape, plan: &Plan) -> Result<Programs, String> {
+        let originals = originals(plan.seed);
         let make = |place: usize| {
             let program = &comparison.programs[place];
             let way = Way { pass: comparison.pass, kind: Kind::Float, threads: plan.threads };
@@ -188,8 +183,13 @@ impl Programs {
         Ok(found.wrong)
     }
 
+    /// The places of all of them, and then of the baselines again.
+    fn places(&self) -> impl Iterator<Item = usize> {
+        (0..self.networks.len()).chain(self.twins.iter().map(|(place, _)| *place))
+    }
+
     /// Times all of them in turns.
-    fn rounds(&mut self, plan: &Plan) -> Result<Rounds, String> {
+    fn times(&mut self, plan: &Plan) -> Result<Rounds, String> {
         let warm = self.bytes() <= Caches::here().largest() && self.comparison.level == Level::Kernel;
         let pace = Pace { time: plan.time, sample: SAMPLE, warm, threads: plan.threads, seed: plan.seed };
         let mut all: Vec<&mut dyn Timed> = Vec::new();
@@ -216,11 +216,12 @@ impl Programs {
         let limits = pair.limit.map(|limit| over_baseline(place(limit)));
         let twin = self.twins.iter().position(|(of, _)| *of == baseline).unwrap_or(0);
         let itself = figure(claim, &interval(&over_baseline(comparison.programs.len() + twin)));
-        let resolution = itself.low.0.abs().max(itself.high.0.abs());
+        // Its own scatter is in the interval of the pair as well.
+        let resolution = itself.value.0.abs();
         let measured = figure(claim, &interval(&ratios));
         let limit = limits.as_ref().map(|limits| figure(claim, &interval(limits)));
         let (answer, why) = verdict(&claim.stated, claim.metric, &Evidence { measured, limit, resolution });
-        let program = |(place, program): (usize, &isonorm_oracles::claims::Program)| ClaimProgram {
+        let program = |(place, program): (usize, &Program)| ClaimProgram {
             name: program.name.to_owned(),
             error: Number(self.errors[place]),
             takes: statistics::quartiles(&rounds.seconds[place]),
@@ -229,9 +230,9 @@ impl Programs {
         let measurement = Measurement {
             title: pair.title.to_owned(),
             decides: pair.decides,
-            level: level(comparison.level).to_owned(),
-            pass: if comparison.pass == Pass::Training { "training" } else { "inference" }.to_owned(),
-            quantity: quantity(comparison.quantity).to_owned(),
+            level: comparison.level.name().to_owned(),
+            pass: comparison.pass.name().to_owned(),
+            quantity: comparison.quantity.name().to_owned(),
             batch: self.shape.batch as u64,
             tokens: self.shape.tokens as u64,
             width: self.shape.width as u64,
@@ -249,6 +250,11 @@ impl Programs {
         };
         (measurement, Decisive { verdict: answer, ratios, limits, resolution })
     }
+}
+
+/// The parameters of all programs.
+fn originals(seed: u64) -> Originals {
+    Originals::new(Random::new(seed).named("claims"))
 }
 
 fn dimensions(Shape { batch, tokens, width }: Shape) -> [i64; 3] {

@@ -4,10 +4,11 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use isonorm_oracles::claims::{Act, By, Fold, Mix, Norm, Part, Pass};
+use isonorm_oracles::claims::{Act, By, Fold, LEVEL, Mix, Norm, Part, Pass, UNIT};
 use tch::{Kind, TchError, Tensor};
 
 use super::norms::{self, Parameters};
+use super::layers;
 use crate::bench::Timed;
 use crate::generate::Random;
 
@@ -125,6 +126,9 @@ impl Network {
         }
         tch::with_grad(|| {
             let output = self.parts(&self.parts, &self.input)?;
+            if self.way.pass == Pass::Kept {
+                return Ok(Results { output, gradients: BTreeMap::new() });
+            }
             let direction = self.direction(&output)?;
             let loss = output.f_mul(&direction)?.f_sum(None)?;
             let parameters = self.parameters.borrow();
@@ -146,6 +150,11 @@ impl Network {
         Ok(made)
     }
 
+    /// Forgets the originals: what is needed of them is there.
+    pub fn detach(&mut self) {
+        self.originals = Originals::new(self.originals.random);
+    }
+
     /// Bytes of all parameters that were used so far.
     pub fn parameter_bytes(&self) -> u64 {
         let bytes = |tensor: &Tensor| (tensor.numel() * tensor.kind().elt_size_in_bytes()) as u64;
@@ -153,7 +162,7 @@ impl Network {
     }
 
     /// An original parameter, in the type that is computed in.
-    fn parameter(&self, name: String, shape: &[usize], mean: f64, deviation: f64) -> Result<Tensor, Trouble> {
+    pub(super) fn parameter(&self, name: String, shape: &[usize], mean: f64, deviation: f64) -> Result<Tensor, Trouble> {
         if let Some(known) = self.parameters.borrow().get(&name) {
             return Ok(known.shallow_clone());
         }
@@ -165,14 +174,14 @@ impl Network {
         })?;
         // Statistics are not learned.
         let learned = !name.ends_with(".mean") && !name.ends_with(".variance");
-        let tensor = tensor.f_set_requires_grad(learned && self.way.pass == Pass::Training)?;
+        let tensor = tensor.f_set_requires_grad(learned && self.way.pass != Pass::Inference)?;
         self.parameters.borrow_mut().insert(name, tensor.shallow_clone());
         Ok(tensor)
     }
 
     /// What is made of parameters: once, or in training every time.
-    fn made(&self, name: String, make: impl FnOnce() -> Result<Tensor, Trouble>) -> Result<Tensor, Trouble> {
-        if self.way.pass == Pass::Training {
+    pub(super) fn made(&self, name: String, make: impl FnOnce() -> Result<Tensor, Trouble>) -> Result<Tensor, Trouble> {
+        if self.way.pass != Pass::Inference {
             return make();
         }
         if let Some(known) = self.made.borrow().get(&name) {
@@ -210,22 +219,46 @@ impl Network {
                 let scale = squares.f_add_scalar(norms::EPS)?.f_rsqrt()?;
                 bias.f_addcmul(&x.f_matmul(&weight.f_tr()?)?, &scale)?
             }
+            Part::Act(Act::Relu) => x.f_relu()?,
             Part::Act(Act::Gelu) => x.f_gelu("none")?,
             Part::Act(Act::SwiGlu) => {
                 let halves = x.f_chunk(2, -1)?;
                 halves[0].f_silu()?.f_mul(&halves[1])?
             }
-            Part::Attention { heads, mix: Mix::Values, .. } => attention(x, *heads as i64)?,
+            Part::Attention { heads, mix: Mix::Values, .. } => layers::attention(x, *heads as i64)?,
+            Part::ShapedAttention { name, heads } => layers::shaped_attention(self, name, *heads as i64, x)?,
+            Part::Recurrent { name, norm } => layers::recurrent(self, name, *norm, x)?,
+            Part::Fire { name, when } => layers::fire(self, name, *when, x)?,
+            Part::AsImages => layers::as_images(x)?,
+            Part::Convolution { name, standardized } => layers::convolution(self, name, *standardized, x)?,
+            Part::BatchNorm { name, batch, learned, sparing } => {
+                layers::batch_norm(self, name, *batch, *learned, *sparing, x)?
+            }
+            Part::ToLevels => {
+                let levels = x.f_div_scalar(LEVEL)?.f_round()?.f_clamp(-128, 127)?;
+                if self.is_exact() { levels } else { levels.f_to_kind(Kind::Int8)? }
+            }
+            Part::FromLevels => x.f_to_kind(self.way.kind)?.f_mul_scalar(LEVEL)?,
+            Part::ToUnits if self.is_exact() => x.shallow_clone(),
+            Part::ToUnits => x.f_div_scalar(UNIT)?.f_round()?.f_clamp(-128, 127)?.f_to_kind(Kind::Int8)?,
+            Part::IntegerLayerNorm { .. } if self.is_exact() => {
+                norms::definition(Norm::Layer, &x.f_mul_scalar(LEVEL)?, &Parameters::default())?
+            }
+            Part::IntegerLayerNorm { name } => {
+                let y = self.memory(name, x)?;
+                norms::integer(x, &y)?;
+                y
+            }
             Part::Centre => centred(x, -1)?,
             Part::CentreAndDrop => without_last(&centred(x, -1)?, -1)?,
             Part::Before(parts) => self.parts(parts, x)?,
         })
     }
 
-    fn norm(&self, name: &str, norm: Norm, by: By, affine: bool, x: &Tensor) -> Result<Tensor, Trouble> {
+    pub(super) fn norm(&self, name: &str, norm: Norm, by: By, affine: bool, x: &Tensor) -> Result<Tensor, Trouble> {
         let width = x.size().last().copied().unwrap_or(0) as usize;
         let of = self.norm_parameters(name, norm, affine, width)?;
-        if self.way.kind == Kind::Double {
+        if self.is_exact() {
             return norms::definition(norm, x, &of);
         }
         match by {
@@ -239,7 +272,7 @@ impl Network {
             }
             By::Steps => norms::steps(norm, x, &of),
             By::Libtorch => norms::libtorch(norm, x, &of),
-            By::ThreeSweeps | By::TwoSweeps | By::Kernel if self.way.pass == Pass::Training => {
+            By::ThreeSweeps | By::TwoSweeps | By::Kernel if self.way.pass != Pass::Inference => {
                 Err(Trouble::Other("kernels and loops have no gradients".to_owned()))
             }
             By::Kernel => self.into_memory(name, norm, by, x, &of),
@@ -263,20 +296,32 @@ impl Network {
 
     fn into_memory(&self, name: &str, norm: Norm, by: By, x: &Tensor, of: &Parameters) -> Result<Tensor, Trouble> {
         let x = x.f_contiguous()?;
-        let known = self.memory.borrow().get(name).map(Tensor::shallow_clone);
-        let y = match known {
-            Some(y) => y,
-            None => {
-                let y = x.f_zeros_like()?;
-                self.memory.borrow_mut().insert(name.to_owned(), y.shallow_clone());
-                y
-            }
-        };
+        let y = self.memory(name, &x)?;
         norms::into_memory(norm, by, &x, of, &y, self.way.threads)?;
         Ok(y)
     }
 
-    fn norm_parameters(&self, name: &str, norm: Norm, affine: bool, width: usize) -> Result<Parameters, Trouble> {
+    /// Memory for what a norm makes of this.
+    fn memory(&self, name: &str, like: &Tensor) -> Result<Tensor, Trouble> {
+        if let Some(known) = self.memory.borrow().get(name) {
+            return Ok(known.shallow_clone());
+        }
+        let made = like.f_zeros_like()?;
+        self.memory.borrow_mut().insert(name.to_owned(), made.shallow_clone());
+        Ok(made)
+    }
+
+    /// Whether it is the truth that is computed.
+    pub(super) fn is_exact(&self) -> bool {
+        self.way.kind == Kind::Double
+    }
+
+    pub(super) fn linear_layer(&self, name: &str, sizes: (usize, usize), x: &Tensor) -> Result<Tensor, Trouble> {
+        let (weight, bias) = self.linear(name, sizes, &Fold::None)?;
+        Ok(x.f_linear(&weight, Some(&bias))?)
+    }
+
+    pub(super) fn norm_parameters(&self, name: &str, norm: Norm, affine: bool, width: usize) -> Result<Parameters, Trouble> {
         let vector = |what: &str, mean, deviation| self.parameter(format!("{name}.{what}"), &[width], mean, deviation);
         let has_bias = matches!(norm, Norm::Layer | Norm::Affine);
         Ok(Parameters {
@@ -342,7 +387,7 @@ impl Timed for Network {
 }
 
 /// Without the mean along an axis.
-fn centred(x: &Tensor, axis: i64) -> Result<Tensor, Trouble> {
+pub(super) fn centred(x: &Tensor, axis: i64) -> Result<Tensor, Trouble> {
     Ok(x.f_sub(&x.f_mean_dim([axis].as_slice(), true, None)?)?)
 }
 
@@ -350,15 +395,4 @@ fn without_last(x: &Tensor, axis: i64) -> Result<Tensor, Trouble> {
     let sizes = x.size();
     let length = sizes[if axis < 0 { sizes.len() - 1 } else { axis as usize }];
     Ok(x.f_narrow(axis, 0, length - 1)?.f_contiguous()?)
-}
-
-/// Queries, keys and values side by side, to what the heads mix.
-fn attention(x: &Tensor, heads: i64) -> Result<Tensor, Trouble> {
-    let (batch, tokens, width) = (x.size()[0], x.size()[1], x.size()[2] / 3);
-    let each = width / heads;
-    let split = x.f_view([batch, tokens, 3, heads, each])?.f_permute([2, 0, 3, 1, 4])?.f_unbind(0)?;
-    let [q, k, v] = split.as_slice() else { return Err(Trouble::Other("not three parts".to_owned())) };
-    let scores = q.f_matmul(&k.f_transpose(-2, -1)?)?.f_mul_scalar(1.0 / (each as f64).sqrt())?;
-    let mixed = scores.f_softmax(-1, None)?.f_matmul(v)?;
-    Ok(mixed.f_transpose(1, 2)?.f_reshape([batch, tokens, width])?)
 }

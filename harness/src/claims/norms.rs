@@ -199,6 +199,28 @@ pub fn into_memory(norm: Norm, by: By, x: &Tensor, of: &Parameters, y: &Tensor, 
     call.threads(threads).run().map_err(refused)
 }
 
+/// LayerNorm in whole numbers, from levels to units.
+///
+/// # Errors
+/// If these are no dense tensors of whole numbers of 8 bits.
+pub fn integer(x: &Tensor, y: &Tensor) -> Result<(), Trouble> {
+    for tensor in [x, y] {
+        if tensor.kind() != Kind::Int8 || !tensor.is_contiguous() || tensor.numel() != x.numel() {
+            return Err(Trouble::Other("dense tensors of whole numbers of 8 bits are needed".to_owned()));
+        }
+    }
+    let width = x.size().last().copied().unwrap_or(0) as usize;
+    // SAFETY: so many whole numbers lie in either; `y` was made for this alone, and nobody else looks at it now.
+    let (x, y) = unsafe {
+        (
+            std::slice::from_raw_parts(x.data_ptr().cast::<i8>(), x.numel()),
+            std::slice::from_raw_parts_mut(y.data_ptr().cast::<i8>(), y.numel()),
+        )
+    };
+    sweeps::integer_layer_norm(x, width, y);
+    Ok(())
+}
+
 /// The elements of a parameter, if it is there.
 fn entries(tensor: Option<&Tensor>) -> Result<Option<&[f32]>, Trouble> {
     // SAFETY: parameters do not change while a program runs.

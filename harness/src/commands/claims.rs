@@ -17,7 +17,7 @@ use super::bench::warn_if_loaded;
 use super::certify::{duration, now, seed};
 use super::{Answer, Error, Format, print_json, print_text};
 use crate::bench::memory;
-use crate::claims::{Plan, measure, steps};
+use crate::claims::{Plan, measure, peak, steps};
 use crate::machine;
 
 /// Measure papers' claims: what is said to be faster or smaller beside what it is compared with, in turns, in one process.
@@ -37,6 +37,9 @@ pub(super) struct Arguments {
     /// Of data and parameters, of the order within rounds, and of the intervals.
     #[arg(long, value_name = "S", value_parser = seed, default_value = "1")]
     seed: u64,
+    /// In a process of its own: the most bytes that one program has, by its places in the claim's lists.
+    #[arg(long, hide = true, value_name = "COMPARISON,SHAPE,PROGRAM", value_delimiter = ',')]
+    peak_of: Vec<usize>,
     /// The folder for records and the report.
     #[arg(long, value_name = "DIR", default_value = "isonorm-out")]
     out: PathBuf,
@@ -47,6 +50,11 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     let claims = named(&arguments.names)?;
+    if let [comparison, shape, program] = arguments.peak_of[..] {
+        let place = peak::Place { comparison, shape, program };
+        let bytes = peak::here(claims[0], place, arguments.seed, usize::from(arguments.threads)).map_err(Error::Usage)?;
+        return print_text(&format!("{bytes}\n")).map(|()| Answer::Well);
+    }
     let plan = Plan { time: arguments.time, threads: usize::from(arguments.threads), seed: arguments.seed };
     let file = arguments.out.join("claims.jsonl");
     let mut writer = Writer::create(&file)?;

@@ -15,6 +15,7 @@ pub(super) static CLAIM: Claim = Claim {
     stated: Stated { text: "12.1 % to 35.5 % where it gains", low: 0.121, high: 0.355 },
     metric: Metric::TimeSaved,
     scaling: "a matrix as SmolLM2-135M has (576 to 960), 1, 64 and 256 tokens; no streams here: the division comes after the product",
+    untestable: None,
     comparisons: &[Comparison {
         level: Level::Block,
         pass: Pass::Inference,

@@ -49,6 +49,58 @@ pub enum Part {
         /// What the scores mix.
         mix: Mix,
     },
+    /// Attention that mixes what goes in by `α·1 + β·softmax(scores) − γ·uniform`: without values, and without a projection.
+    ShapedAttention {
+        /// Whose parameters.
+        name: String,
+        /// How many.
+        heads: usize,
+    },
+    /// A recurrent network over the tokens (GRU), with a norm at each gate of input and state: six in a step.
+    Recurrent {
+        /// Whose parameters.
+        name: String,
+        /// Which norm, and in which way; none for none.
+        norm: Option<(Norm, By)>,
+    },
+    /// Leaky neurons that integrate over the batch, as steps in time, and fire.
+    Fire {
+        /// Whose parameters.
+        name: String,
+        /// When.
+        when: Fire,
+    },
+    /// Rows as images: channels first, as square as can be.
+    AsImages,
+    /// A convolution of 3x3 with as many channels out as in.
+    Convolution {
+        /// Whose parameters.
+        name: String,
+        /// Whether its weights are standardized, and scaled.
+        standardized: bool,
+    },
+    /// BatchNorm of channels.
+    BatchNorm {
+        /// Whose parameters.
+        name: String,
+        /// Whether the statistics are those of the batch.
+        batch: bool,
+        /// Whether weight and bias are learned.
+        learned: bool,
+        /// Whether what is not learned is a constant scale and shift, for which nothing need be kept.
+        sparing: bool,
+    },
+    /// To whole numbers of 8 bits, each a [`LEVEL`].
+    ToLevels,
+    /// Back.
+    FromLevels,
+    /// To whole numbers of 8 bits, each a [`UNIT`]: what comes out of a norm.
+    ToUnits,
+    /// LayerNorm from levels to units in whole numbers, with Newton's square root, as I-BERT has it.
+    IntegerLayerNorm {
+        /// Whose parameters.
+        name: String,
+    },
     /// Every row without its mean.
     Centre,
     /// Every row without its mean and then without its last entry.
@@ -104,9 +156,27 @@ pub enum Fold {
     WithoutLast,
 }
 
+/// When a neuron fires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fire {
+    /// If its potential reaches one threshold for all.
+    Plain,
+    /// If its potential, after BatchNorm with fixed statistics, reaches the threshold.
+    Normalized,
+    /// If its potential reaches a threshold of its channel, into which BatchNorm is folded.
+    Folded,
+}
+
+/// What a whole number of 8 bits counts before a norm.
+pub const LEVEL: f64 = 1.0 / 512.0;
+/// And behind it.
+pub const UNIT: f64 = 1.0 / 32.0;
+
 /// An elementwise function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
+    /// ReLU.
+    Relu,
     /// GELU.
     Gelu,
     /// The first half of the entries, each x·sigmoid(x), times the second half.

@@ -26,6 +26,7 @@ pub(super) static INFERENCE: Claim = Claim {
     stated: Stated { text: "1 % to 10 %; 9.9 % on a CPU", low: 0.01, high: 0.10 },
     metric: Metric::TimeSaved,
     scaling: SCALING,
+    untestable: None,
     comparisons: &[
         inference(&[
             decides("inference, step by step", "pre-rms steps", "pre-ln steps").limited_by("no norm"),
@@ -47,6 +48,7 @@ pub(super) static COMPRESSED: Claim = Claim {
     stated: Stated { text: "1 % to 10 %; 11.4 % on a CPU", low: 0.01, high: 0.1143 },
     metric: Metric::TimeSaved,
     scaling: SCALING,
+    untestable: None,
     comparisons: &[
         inference(&[
             decides("inference, step by step", "pre-crms steps", "pre-ln steps").limited_by("no norm"),
@@ -64,6 +66,7 @@ pub(super) static TRAINING: Claim = Claim {
     stated: Stated { text: "0.9 % to 2.3 %", low: 0.009, high: 0.023 },
     metric: Metric::TimeSaved,
     scaling: SCALING,
+    untestable: None,
     comparisons: &[Comparison {
         level: Level::Block,
         pass: Pass::Training,

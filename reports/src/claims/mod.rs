@@ -83,14 +83,15 @@ pub fn pairs(claim: &Claim) -> Table {
         "{}, as a share of what the baseline takes. Pairs with a star decide. Noise: the same between the baseline and itself.",
         claim.metric
     );
-    let columns = ["pair", "level", "size", "in", "contender", "baseline", "#here", "#interval", "#at most", "#noise", "verdict", "why"];
+    let columns = [
+        "pair", "level", "size", "in", "contender", "baseline", "#here", "#interval", "#at most", "#noise", "verdict", "why",
+    ];
     let mut table = Table::new(&format!("claim-{}", claim.name), &claim.name, &note, &columns);
     let entries = |m: &Measurement| {
         let star = if m.decides { "* " } else { "" };
-        let pass = if m.pass == "training" { ", training" } else { "" };
         vec![
             Entry::words(format!("{star}{}", m.title)),
-            Entry::words(format!("{}{pass}", m.level)),
+            Entry::words(format!("{}, {}", m.level, m.pass)),
             Entry::words(format!("{}x{}x{}", m.batch, m.tokens, m.width)),
             Entry::words(m.regime.clone().unwrap_or_default()),
             Entry::words(&*m.contender),
@@ -119,10 +120,9 @@ pub fn programs(claim: &Claim) -> Table {
             continue;
         }
         for program in &m.programs {
-            let pass = if m.pass == "training" { ", training" } else { "" };
             table.rows.push(vec![
                 Entry::words(&*program.name),
-                Entry::words(format!("{}{pass}", m.level)),
+                Entry::words(format!("{}, {}", m.level, m.pass)),
                 Entry::words(format!("{}x{}x{}", m.batch, m.tokens, m.width)),
                 Entry::number(program.error.to_string(), program.error),
                 Entry::number(amount(program.takes.value, &m.quantity), program.takes.value),

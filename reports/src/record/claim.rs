@@ -16,7 +16,7 @@ pub struct Claim {
     pub paper: String,
     /// On what the paper measured.
     pub hardware: String,
-    /// What the figures are: `time saved`, `throughput gained`, `bytes saved`, `added`, `time added`.
+    /// What the figures are: `time saved`, `throughput gained`, `bytes saved`, `time added`.
     pub metric: String,
     /// The paper's figure.
     pub stated: Stated,
@@ -62,9 +62,9 @@ pub struct Measurement {
     pub decides: bool,
     /// `kernel` for one operator, `block` for layers of a network.
     pub level: String,
-    /// `inference` or `training`.
+    /// `inference`, `forward for training` or `training`.
     pub pass: String,
-    /// `seconds`, `bytes of memory at the peak` or `bytes of parameters`.
+    /// `seconds` or `bytes of memory at the peak`.
     pub quantity: String,
     /// Sequences or images.
     pub batch: u64,
