@@ -9,8 +9,8 @@ use serde::Serialize;
 use crate::Error;
 use crate::bench::Benches;
 use crate::record::{
-    self, Campaign, Case, Claim, Counts, End, Experiment, Finding, Identity, Kernel, Number, Outcome, Property, Range, Record,
-    Tallies, Tally, Throughput, files, read_lossy,
+    self, Campaign, Case, Claim, Counts, End, Experiment, Finding, Identity, Kernel, Number, Outcome, Property, Range,
+    Record, Tallies, Tally, Throughput, files, read_lossy,
 };
 
 /// Everything that reports are made from.

@@ -38,7 +38,8 @@ pub fn check(comparison: &Comparison, shape: Shape, originals: &Originals, all: 
         let say = |trouble: Trouble| format!("{}: {trouble}", program.name);
         let parts = (program.parts)(shape);
         let way = Way { pass: comparison.pass, kind: Kind::Double, threads: 1 };
-        let truth = Network::new(parts, &dimensions(shape), originals, way).and_then(|truth| truth.run()).map_err(say)?;
+        let truth =
+            Network::new(parts, &dimensions(shape), originals, way).and_then(|truth| truth.run()).map_err(say)?;
         let root = program.same_as.unwrap_or(program.name);
         if let Some(known) = truths.get(root) {
             let apart = distance(known, &truth).map_err(say)?;

@@ -109,7 +109,8 @@ pub(super) fn fire(network: &Network, name: &str, when: Fire, x: &Tensor) -> Res
 /// Rows as images: `[batch, channels, height, width]`.
 pub(super) fn as_images(x: &Tensor) -> Result<Tensor, Trouble> {
     let (batch, tokens, channels) = (x.size()[0], x.size()[1], x.size()[2]);
-    let height = (1..=tokens).take_while(|side| side * side <= tokens).filter(|side| tokens % side == 0).last().unwrap_or(1);
+    let height =
+        (1..=tokens).take_while(|side| side * side <= tokens).filter(|side| tokens % side == 0).last().unwrap_or(1);
     Ok(x.f_transpose(1, 2)?.f_reshape([batch, channels, height, tokens / height])?.f_contiguous()?)
 }
 

@@ -27,7 +27,7 @@ use verdict::{Evidence, verdict};
 /// How claims are measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// How long each comparison is measured in each size; at least nine rounds are.
+    /// How long each program is timed in each size; at least nine rounds are.
     pub time: Duration,
     /// Threads of every program.
     pub threads: usize,
@@ -112,12 +112,7 @@ fn describe(comparison: &Comparison, Shape { batch, tokens, width }: Shape) -> S
 }
 
 /// The verdict on a claim: on the mean over all pairs that decide, in all sizes.
-fn overall(
-    claim: &Claim,
-    decisive: &[Decisive],
-    wrong: bool,
-    seed: u64,
-) -> (ClaimVerdict, String, Option<Interval>) {
+fn overall(claim: &Claim, decisive: &[Decisive], wrong: bool, seed: u64) -> (ClaimVerdict, String, Option<Interval>) {
     if let Some(why) = claim.untestable.filter(|_| !wrong) {
         return (ClaimVerdict::NotTestable, why.to_owned(), None);
     }
@@ -130,13 +125,10 @@ fn overall(
     let limits: Option<Vec<&[f64]>> = decisive.iter().map(|one| one.limits.as_deref()).collect();
     let resolution = decisive.iter().map(|one| one.resolution).fold(0.0, f64::max);
     let evidence = Evidence { measured, limit: limits.map(|limits| figure(&limits)), resolution };
-    let (mut answer, mut why) = verdict(&claim.stated, claim.metric, &evidence);
+    let (answer, mut why) = verdict(&claim.stated, claim.metric, &evidence);
     let same = decisive.iter().filter(|one| one.verdict == answer).count();
     if decisive.len() > 1 {
         why += &format!("; {same} of {} sizes and pairs alone say the same", decisive.len());
-    }
-    if decisive.iter().all(|one| one.verdict == ClaimVerdict::NotTestable) {
-        answer = ClaimVerdict::NotTestable;
     }
     (answer, why, Some(measured))
 }
@@ -191,7 +183,8 @@ impl Programs {
     /// Times all of them in turns.
     fn times(&mut self, plan: &Plan) -> Result<Rounds, String> {
         let warm = self.bytes() <= Caches::here().largest() && self.comparison.level == Level::Kernel;
-        let pace = Pace { time: plan.time, sample: SAMPLE, warm, threads: plan.threads, seed: plan.seed };
+        let time = plan.time * (self.networks.len() + self.twins.len()) as u32;
+        let pace = Pace { time, sample: SAMPLE, warm, threads: plan.threads, seed: plan.seed };
         let mut all: Vec<&mut dyn Timed> = Vec::new();
         all.extend(self.networks.iter_mut().map(|network| network as &mut dyn Timed));
         all.extend(self.twins.iter_mut().map(|(_, network)| network as &mut dyn Timed));

@@ -7,8 +7,8 @@ use std::rc::Rc;
 use isonorm_oracles::claims::{Act, By, Fold, LEVEL, Mix, Norm, Part, Pass, UNIT};
 use tch::{Kind, TchError, Tensor};
 
-use super::norms::{self, Parameters};
 use super::layers;
+use super::norms::{self, Parameters};
 use crate::bench::Timed;
 use crate::generate::Random;
 
@@ -111,7 +111,8 @@ impl Network {
     }
 
     fn prepared(&self) -> Result<Tensor, Trouble> {
-        let before = self.parts.iter().filter_map(|part| if let Part::Before(parts) = part { Some(parts) } else { None });
+        let before =
+            self.parts.iter().filter_map(|part| if let Part::Before(parts) = part { Some(parts) } else { None });
         before.flatten().try_fold(self.input.shallow_clone(), |x, part| self.part(part, &x))
     }
 
@@ -162,7 +163,13 @@ impl Network {
     }
 
     /// An original parameter, in the type that is computed in.
-    pub(super) fn parameter(&self, name: String, shape: &[usize], mean: f64, deviation: f64) -> Result<Tensor, Trouble> {
+    pub(super) fn parameter(
+        &self,
+        name: String,
+        shape: &[usize],
+        mean: f64,
+        deviation: f64,
+    ) -> Result<Tensor, Trouble> {
         if let Some(known) = self.parameters.borrow().get(&name) {
             return Ok(known.shallow_clone());
         }
@@ -321,7 +328,13 @@ impl Network {
         Ok(x.f_linear(&weight, Some(&bias))?)
     }
 
-    pub(super) fn norm_parameters(&self, name: &str, norm: Norm, affine: bool, width: usize) -> Result<Parameters, Trouble> {
+    pub(super) fn norm_parameters(
+        &self,
+        name: &str,
+        norm: Norm,
+        affine: bool,
+        width: usize,
+    ) -> Result<Parameters, Trouble> {
         let vector = |what: &str, mean, deviation| self.parameter(format!("{name}.{what}"), &[width], mean, deviation);
         let has_bias = matches!(norm, Norm::Layer | Norm::Affine);
         Ok(Parameters {
@@ -354,7 +367,9 @@ impl Network {
             let (weight, _) = original()?;
             Ok(match fold {
                 Fold::None => weight,
-                Fold::Weight(norm) => weight.f_mul(&self.parameter(format!("{norm}.weight"), &[inputs], 1.0, 0.2)?)?,
+                Fold::Weight(norm) => {
+                    weight.f_mul(&self.parameter(format!("{norm}.weight"), &[inputs], 1.0, 0.2)?)?
+                }
                 Fold::Affine(norm) => {
                     weight.f_mul(&self.norm_parameters(norm, Norm::Affine, true, inputs)?.affine()?.0)?
                 }

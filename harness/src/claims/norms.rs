@@ -123,14 +123,19 @@ pub fn definition(norm: Norm, x: &Tensor, of: &Parameters) -> Result<Tensor, Tro
     let shape = x.size();
     let width = shape.last().copied().unwrap_or(0) as usize;
     let rows = x.numel() / width.max(1);
-    let operator = operators::find(operator(norm)).ok_or_else(|| Trouble::Other(format!("{norm:?} has no definition")))?;
+    let operator =
+        operators::find(operator(norm)).ok_or_else(|| Trouble::Other(format!("{norm:?} has no definition")))?;
     let dtype = if x.kind() == Kind::Double { Dtype::F64 } else { Dtype::F32 };
     let by_channel = operator.axes.iter().any(|axis| axis.name == "c");
     let mut problem = Problem {
         operator,
         direction: Direction::Forward,
         dtypes: DtypeSet::uniform(dtype),
-        dims: if by_channel { [("n", vec![rows]), ("c", vec![width]), ("s", vec![])].into() } else { [("r", vec![rows]), ("d", vec![width])].into() },
+        dims: if by_channel {
+            [("n", vec![rows]), ("c", vec![width]), ("s", vec![])].into()
+        } else {
+            [("r", vec![rows]), ("d", vec![width])].into()
+        },
         attributes: operator.default_attributes(),
         given: Default::default(),
     };
@@ -188,7 +193,9 @@ pub fn into_memory(norm: Norm, by: By, x: &Tensor, of: &Parameters, y: &Tensor, 
     call = match norm {
         Norm::Layer => call.integer(c"normalized_ndim", 1),
         Norm::Rms => call.integer(c"normalized_ndim", 1).text(c"cast", c"none"),
-        Norm::PartialRms(share) => call.integer(c"normalized_ndim", 1).real(c"p", share).integer(c"k", head(share, width) as i64),
+        Norm::PartialRms(share) => {
+            call.integer(c"normalized_ndim", 1).real(c"p", share).integer(c"k", head(share, width) as i64)
+        }
         Norm::CompressedRms | Norm::Affine => call,
     };
     for (name, view) in &given {

@@ -34,7 +34,8 @@ pub struct Place {
 /// # Errors
 /// If a process does not run, or does not say.
 pub fn rounds(claim: &Claim, programs: &[Place], seed: u64, threads: usize) -> Result<Rounds, String> {
-    let command = std::env::current_exe().map_err(|error| format!("this program does not know where it is: {error}"))?;
+    let command =
+        std::env::current_exe().map_err(|error| format!("this program does not know where it is: {error}"))?;
     let mut rounds = Rounds { seconds: vec![Vec::new(); programs.len()], faults: vec![0; programs.len()] };
     for _ in 0..ROUNDS {
         for (place, found) in programs.iter().zip(&mut rounds.seconds) {
@@ -88,7 +89,8 @@ pub fn here(claim: &Claim, place: Place, seed: u64, threads: usize) -> Result<u6
 
 /// Bytes that the system counts of this process.
 fn status(what: &str) -> Result<u64, String> {
-    let text = fs::read_to_string("/proc/self/status").map_err(|error| format!("the system does not count: {error}"))?;
+    let text =
+        fs::read_to_string("/proc/self/status").map_err(|error| format!("the system does not count: {error}"))?;
     let line = text.lines().find_map(|line| line.strip_prefix(what));
     let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
     kib.map(|kib| kib << 10).ok_or_else(|| format!("the system does not count {what}"))

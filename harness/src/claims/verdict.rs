@@ -127,7 +127,8 @@ mod tests {
             ("some", (0.08, 0.1), (0.3, 0.4), DirectionOnly),
             ("all", (0.3, 0.4), (0.3, 0.4), NotReproduced),
         ] {
-            let evidence = Evidence { measured: interval(low, high), limit: Some(interval(from, to)), resolution: 0.005 };
+            let evidence =
+                Evidence { measured: interval(low, high), limit: Some(interval(from, to)), resolution: 0.005 };
             let (found, why) = verdict(&STATED, Metric::NoCost(0.02), &evidence);
             assert_eq!(found, expected, "{what}: {why}");
         }

@@ -28,8 +28,8 @@ use crate::machine;
 pub(super) struct Arguments {
     /// Which ones: all unless some are named, and one that is named alone is explained.
     names: Vec<String>,
-    /// How long each comparison is measured in each size; at least nine rounds are.
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "1s")]
+    /// How long each program is timed in each size; at least nine rounds are.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "400ms")]
     time: Duration,
     /// Threads, for everyone alike.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), default_value = "1")]
@@ -52,7 +52,8 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     let claims = named(&arguments.names)?;
     if let [comparison, shape, program] = arguments.peak_of[..] {
         let place = peak::Place { comparison, shape, program };
-        let bytes = peak::here(claims[0], place, arguments.seed, usize::from(arguments.threads)).map_err(Error::Usage)?;
+        let bytes =
+            peak::here(claims[0], place, arguments.seed, usize::from(arguments.threads)).map_err(Error::Usage)?;
         return print_text(&format!("{bytes}\n")).map(|()| Answer::Well);
     }
     let plan = Plan { time: arguments.time, threads: usize::from(arguments.threads), seed: arguments.seed };

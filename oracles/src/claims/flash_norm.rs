@@ -2,7 +2,8 @@
 
 use super::blocks::{linear, norm};
 use super::{
-    By, Claim, Comparison, Fold, Level, Metric, Norm, Part, Pass, Quantity, Shape, Stated, beside, decides, program, same, shape,
+    By, Claim, Comparison, Fold, Level, Metric, Norm, Part, Pass, Quantity, Shape, Stated, beside, decides, program,
+    same, shape,
 };
 use crate::operators::Paper;
 

@@ -26,7 +26,9 @@ pub(super) static CLAIM: Claim = Claim {
             same("there and back, libtorch", "f32 libtorch", |_| {
                 vec![levels(), Part::FromLevels, layer_norm(By::Libtorch), Part::ToUnits]
             }),
-            same("whole numbers", "f32 libtorch", |_| vec![levels(), Part::IntegerLayerNorm { name: "norm.0".to_owned() }]),
+            same("whole numbers", "f32 libtorch", |_| {
+                vec![levels(), Part::IntegerLayerNorm { name: "norm.0".to_owned() }]
+            }),
         ],
         pairs: &[
             beside("against libtorch's in f32", "whole numbers", "f32 libtorch"),

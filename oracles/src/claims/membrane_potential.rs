@@ -1,12 +1,17 @@
 //! BatchNorm before firing, folded into the threshold.
 
-use super::{Claim, Comparison, Fire, Level, Metric, Part, Pass, Quantity, Stated, beside, decides, program, same, shape};
+use super::{
+    Claim, Comparison, Fire, Level, Metric, Part, Pass, Quantity, Stated, beside, decides, program, same, shape,
+};
 use crate::operators::Paper;
 
 pub(super) static CLAIM: Claim = Claim {
     name: "membrane_potential",
     sentence: "BatchNorm of the potential before firing, folded into the threshold, costs nothing at inference",
-    paper: Paper { title: "Membrane Potential Batch Normalization for Spiking Neural Networks", reference: "arXiv:2308.08359" },
+    paper: Paper {
+        title: "Membrane Potential Batch Normalization for Spiking Neural Networks",
+        reference: "arXiv:2308.08359",
+    },
     hardware: "follows from the fold",
     stated: Stated { text: "nothing", low: 0.0, high: 0.0 },
     metric: Metric::NoCost(0.02),

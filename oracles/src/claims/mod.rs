@@ -20,7 +20,7 @@ mod simplified_block;
 mod unified_norm;
 mod weight_standardization;
 
-pub use part::{Act, By, Fire, Fold, Mix, Norm, Part, LEVEL, UNIT};
+pub use part::{Act, By, Fire, Fold, LEVEL, Mix, Norm, Part, UNIT};
 
 /// Every claim. The command, tests and reports all start from this list.
 pub static CLAIMS: [&Claim; 17] = [
@@ -296,9 +296,10 @@ mod tests {
                         assert!(is_root, "{}: `{name}` does not come before `{}`", claim.name, program.name);
                     }
                 }
-                let pairs = comparison.pairs.iter().flat_map(|pair| {
-                    [pair.contender, pair.baseline].into_iter().chain(pair.limit)
-                });
+                let pairs = comparison
+                    .pairs
+                    .iter()
+                    .flat_map(|pair| [pair.contender, pair.baseline].into_iter().chain(pair.limit));
                 for name in pairs {
                     assert!(comparison.place(name).is_some(), "{}: no program `{name}`", claim.name);
                 }

@@ -2,8 +2,8 @@
 
 use super::blocks::{attention, linear, mlp, norm};
 use super::{
-    By, Claim, Comparison, Fold, Level, Metric, Norm, Pair, Part, Pass, Program, Quantity, Shape, Stated, beside, decides,
-    program, same, shape,
+    By, Claim, Comparison, Fold, Level, Metric, Norm, Pair, Part, Pass, Program, Quantity, Shape, Stated, beside,
+    decides, program, same, shape,
 };
 use crate::operators::Paper;
 
@@ -12,7 +12,7 @@ const PAPER: Paper = Paper {
     reference: "arXiv:2305.14858",
 };
 const SCALING: &str = "Vision Transformers of the widths Ti, S and B on one image (197 tokens): two layers instead of 12, a final norm \
-                       and a head. Norms have no weights, as in the paper's code, and are computed step by step; with kernels beside";
+                       and a head. Norms have no weights, as in the paper's code; the verdict is about norms step by step, with kernels beside";
 
 /// One image in the widths of ViT-Ti, S and B.
 const IMAGE: &[Shape] = &[shape(1, 197, 192), shape(1, 197, 384), shape(1, 197, 768)];
@@ -27,17 +27,17 @@ pub(super) static INFERENCE: Claim = Claim {
     metric: Metric::TimeSaved,
     scaling: SCALING,
     untestable: None,
-    comparisons: &[
-        inference(&[
+    comparisons: &[comparison(
+        Pass::Inference,
+        IMAGE,
+        &[PRE_LN, PRE_LN_LIBTORCH, PRE_LN_KERNEL, PRE_RMS, PRE_RMS_KERNEL, NO_NORM],
+        &[
             decides("inference, step by step", "pre-rms steps", "pre-ln steps").limited_by("no norm"),
-            beside("inference, against libtorch's LayerNorm", "pre-rms kernel", "pre-ln libtorch").limited_by("no norm"),
+            beside("inference, against libtorch's LayerNorm", "pre-rms kernel", "pre-ln libtorch")
+                .limited_by("no norm"),
             beside("inference, built-in kernels", "pre-rms kernel", "pre-ln kernel").limited_by("no norm"),
-        ]),
-        single(&[
-            beside("one norm, step by step", "rms steps", "layer steps"),
-            beside("one norm, built-in kernels", "rms kernel", "layer kernel"),
-        ]),
-    ],
+        ],
+    )],
 };
 
 pub(super) static COMPRESSED: Claim = Claim {
@@ -49,13 +49,15 @@ pub(super) static COMPRESSED: Claim = Claim {
     metric: Metric::TimeSaved,
     scaling: SCALING,
     untestable: None,
-    comparisons: &[
-        inference(&[
+    comparisons: &[comparison(
+        Pass::Inference,
+        IMAGE,
+        &[PRE_LN, PRE_LN_KERNEL, PRE_CRMS, PRE_CRMS_KERNEL, NO_NORM],
+        &[
             decides("inference, step by step", "pre-crms steps", "pre-ln steps").limited_by("no norm"),
             beside("inference, built-in kernels", "pre-crms kernel", "pre-ln kernel").limited_by("no norm"),
-        ]),
-        single(&[beside("one norm, built-in kernels", "crms kernel", "layer kernel")]),
-    ],
+        ],
+    )],
 };
 
 pub(super) static TRAINING: Claim = Claim {
@@ -67,56 +69,35 @@ pub(super) static TRAINING: Claim = Claim {
     metric: Metric::TimeSaved,
     scaling: SCALING,
     untestable: None,
-    comparisons: &[Comparison {
-        level: Level::Block,
-        pass: Pass::Training,
-        quantity: Quantity::Time,
-        shapes: SMALL_IMAGE,
-        programs: &[
-            program("pre-ln steps", |s| transformer(s, Side::Layer(By::Steps))),
-            same("pre-ln libtorch", "pre-ln steps", |s| transformer(s, Side::Layer(By::Libtorch))),
-            same("pre-rms steps", "pre-ln steps", |s| transformer(s, Side::Rms(By::Steps))),
-            same("pre-crms steps", "pre-ln steps", |s| transformer(s, Side::Compressed(By::Steps))),
-            program("no norm", |s| transformer(s, Side::None)),
-        ],
-        pairs: &[
+    comparisons: &[comparison(
+        Pass::Training,
+        SMALL_IMAGE,
+        &[PRE_LN, PRE_LN_LIBTORCH, PRE_RMS, PRE_CRMS, NO_NORM],
+        &[
             decides("training, step by step", "pre-rms steps", "pre-ln steps").limited_by("no norm"),
             beside("training, Pre-CRMSNorm, step by step", "pre-crms steps", "pre-ln steps").limited_by("no norm"),
             beside("training, against libtorch's LayerNorm", "pre-rms steps", "pre-ln libtorch").limited_by("no norm"),
         ],
-    }],
+    )],
 };
 
-const INFERENCES: &[Program] = &[
-    program("pre-ln steps", |s| transformer(s, Side::Layer(By::Steps))),
-    same("pre-ln libtorch", "pre-ln steps", |s| transformer(s, Side::Layer(By::Libtorch))),
-    same("pre-ln kernel", "pre-ln steps", |s| transformer(s, Side::Layer(By::Kernel))),
-    same("pre-rms steps", "pre-ln steps", |s| transformer(s, Side::Rms(By::Steps))),
-    same("pre-rms kernel", "pre-ln steps", |s| transformer(s, Side::Rms(By::Kernel))),
-    same("pre-crms steps", "pre-ln steps", |s| transformer(s, Side::Compressed(By::Steps))),
-    same("pre-crms kernel", "pre-ln steps", |s| transformer(s, Side::Compressed(By::Kernel))),
-    program("no norm", |s| transformer(s, Side::None)),
-];
+const PRE_LN: Program = program("pre-ln steps", |s| transformer(s, Side::Layer(By::Steps)));
+const PRE_LN_LIBTORCH: Program = same("pre-ln libtorch", "pre-ln steps", |s| transformer(s, Side::Layer(By::Libtorch)));
+const PRE_LN_KERNEL: Program = same("pre-ln kernel", "pre-ln steps", |s| transformer(s, Side::Layer(By::Kernel)));
+const PRE_RMS: Program = same("pre-rms steps", "pre-ln steps", |s| transformer(s, Side::Rms(By::Steps)));
+const PRE_RMS_KERNEL: Program = same("pre-rms kernel", "pre-ln steps", |s| transformer(s, Side::Rms(By::Kernel)));
+const PRE_CRMS: Program = same("pre-crms steps", "pre-ln steps", |s| transformer(s, Side::Compressed(By::Steps)));
+const PRE_CRMS_KERNEL: Program =
+    same("pre-crms kernel", "pre-ln steps", |s| transformer(s, Side::Compressed(By::Kernel)));
+const NO_NORM: Program = program("no norm", |s| transformer(s, Side::None));
 
-const SINGLES: &[Program] = &[
-    program("layer steps", |_| vec![norm("norm", 0, Norm::Layer, By::Steps, false)]),
-    same("layer 3 sweeps", "layer steps", |_| vec![norm("norm", 0, Norm::Layer, By::ThreeSweeps, false)]),
-    same("layer 2 sweeps", "layer steps", |_| vec![norm("norm", 0, Norm::Layer, By::TwoSweeps, false)]),
-    same("layer libtorch", "layer steps", |_| vec![norm("norm", 0, Norm::Layer, By::Libtorch, false)]),
-    same("layer kernel", "layer steps", |_| vec![norm("norm", 0, Norm::Layer, By::Kernel, false)]),
-    program("rms steps", |_| vec![norm("norm", 0, Norm::Rms, By::Steps, false)]),
-    same("rms kernel", "rms steps", |_| vec![norm("norm", 0, Norm::Rms, By::Kernel, false)]),
-    program("crms kernel", |_| vec![norm("norm", 0, Norm::CompressedRms, By::Kernel, false)]),
-];
-
-const fn inference(pairs: &'static [Pair]) -> Comparison {
-    let (level, pass, quantity) = (Level::Block, Pass::Inference, Quantity::Time);
-    Comparison { level, pass, quantity, shapes: IMAGE, programs: INFERENCES, pairs }
-}
-
-const fn single(pairs: &'static [Pair]) -> Comparison {
-    let (level, pass, quantity) = (Level::Kernel, Pass::Inference, Quantity::Time);
-    Comparison { level, pass, quantity, shapes: IMAGE, programs: SINGLES, pairs }
+const fn comparison(
+    pass: Pass,
+    shapes: &'static [Shape],
+    programs: &'static [Program],
+    pairs: &'static [Pair],
+) -> Comparison {
+    Comparison { level: Level::Block, pass, quantity: Quantity::Time, shapes, programs, pairs }
 }
 
 /// Layers of each program.

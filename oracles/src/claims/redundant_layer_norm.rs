@@ -2,7 +2,8 @@
 
 use super::blocks::{attention, mlp, norm};
 use super::{
-    By, Claim, Comparison, Fold, Level, Metric, Norm, Part, Pass, Quantity, Shape, Stated, beside, decides, program, same, shape,
+    By, Claim, Comparison, Fold, Level, Metric, Norm, Part, Pass, Quantity, Shape, Stated, beside, decides, program,
+    same, shape,
 };
 use crate::operators::Paper;
 
@@ -10,7 +11,10 @@ pub(super) static CLAIM: Claim = Claim {
     name: "redundant_layer_norm",
     sentence: "a LayerNorm at the end of a sub-layer and one at the beginning of the next can be one LayerNorm and a scale that folds \
                into the next matrix, which takes less time",
-    paper: Paper { title: "Squeezeformer: An Efficient Transformer for Automatic Speech Recognition", reference: "arXiv:2206.00888" },
+    paper: Paper {
+        title: "Squeezeformer: An Efficient Transformer for Automatic Speech Recognition",
+        reference: "arXiv:2206.00888",
+    },
     hardware: "no figure for this change alone",
     stated: Stated { text: "less (no figure)", low: 0.0, high: 1.0 },
     metric: Metric::TimeSaved,

@@ -2,8 +2,8 @@
 
 use super::blocks::{attention, linear, norm};
 use super::{
-    Act, By, Claim, Comparison, Fold, Level, Metric, Norm, Part, Pass, Program, Quantity, Shape, Stated, beside, decides, program,
-    same, shape,
+    Act, By, Claim, Comparison, Fold, Level, Metric, Norm, Part, Pass, Program, Quantity, Shape, Stated, beside,
+    decides, program, same, shape,
 };
 use crate::operators::Paper;
 
@@ -87,11 +87,8 @@ fn layer(shape: Shape, side: Side) -> Vec<Part> {
         Side::Norm(which, by) => Some(norm(name, 0, which, by, true)),
         Side::Folded | Side::None => None,
     };
-    let mlp = [
-        linear("up", 0, (d, 8 * d), read("norm2")),
-        Part::Act(Act::SwiGlu),
-        linear("down", 0, (4 * d, d), Fold::None),
-    ];
+    let mlp =
+        [linear("up", 0, (d, 8 * d), read("norm2")), Part::Act(Act::SwiGlu), linear("down", 0, (4 * d, d), Fold::None)];
     vec![
         Part::Residual(norm("norm1").into_iter().chain(attention(0, d, d / 64, read("norm1"), Fold::None)).collect()),
         Part::Residual(norm("norm2").into_iter().chain(mlp).collect()),

@@ -2,8 +2,8 @@
 
 use super::blocks::{norm, post_norm};
 use super::{
-    By, Claim, Comparison, Level, Metric, Norm, Pair, Part, Pass, Program, Quantity, Shape, Stated, beside, decides, program, same,
-    shape,
+    By, Claim, Comparison, Level, Metric, Norm, Pair, Part, Pass, Program, Quantity, Shape, Stated, beside, decides,
+    program, same, shape,
 };
 use crate::operators::Paper;
 
@@ -54,11 +54,6 @@ pub(super) static PARTIAL: Claim = Claim {
     comparisons: &[
         recurrent(&[decides("a GRU, step by step", "partial steps", "layer steps").limited_by("no norm")]),
         training(&[decides("a layer, step by step", "partial steps", "layer steps").limited_by("no norm")]),
-        kernel(&[
-            beside("one norm, step by step", "partial steps", "layer steps"),
-            beside("one norm, against three sweeps", "partial loop", "layer 3 sweeps"),
-            beside("one norm, built-in kernels", "partial kernel", "layer kernel"),
-        ]),
     ],
 };
 
@@ -82,6 +77,9 @@ pub(super) static ITSELF: Claim = Claim {
             beside("against three sweeps", "rms loop", "layer 3 sweeps"),
             beside("against two sweeps", "rms loop", "layer 2 sweeps"),
             beside("libtorch", "rms libtorch", "layer libtorch"),
+            beside("CRMSNorm, built-in kernels", "crms kernel", "layer kernel"),
+            beside("pRMSNorm, built-in kernels", "partial kernel", "layer kernel"),
+            beside("pRMSNorm, against three sweeps", "partial loop", "layer 3 sweeps"),
         ]),
         Comparison {
             shapes: LARGE,
@@ -107,10 +105,11 @@ const NORMS: &[Program] = &[
     same("rms loop", "rms steps", |_| one(Norm::Rms, By::TwoSweeps)),
     same("rms libtorch", "rms steps", |_| one(Norm::Rms, By::Libtorch)),
     same("rms kernel", "rms steps", |_| one(Norm::Rms, By::Kernel)),
-    program("partial steps", |_| one(PARTIAL_RMS, By::Steps)),
-    same("partial loop", "partial steps", |_| one(PARTIAL_RMS, By::TwoSweeps)),
-    same("partial kernel", "partial steps", |_| one(PARTIAL_RMS, By::Kernel)),
+    program("partial loop", |_| one(PARTIAL_RMS, By::TwoSweeps)),
+    same("partial kernel", "partial loop", |_| one(PARTIAL_RMS, By::Kernel)),
+    program("crms kernel", |_| one(Norm::CompressedRms, By::Kernel)),
     program("affine loop", |_| one(Norm::Affine, By::TwoSweeps)),
+    same("affine kernel", "affine loop", |_| one(Norm::Affine, By::Kernel)),
 ];
 
 const STREAMED: &[Program] = &[

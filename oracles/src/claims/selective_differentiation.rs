@@ -27,7 +27,9 @@ pub(super) static CLAIM: Claim = Claim {
             same("sparing", "framework", |_| chain(Statistics::Fixed, Some(3), true)),
             program("framework, nothing learned", |_| chain(Statistics::Fixed, None, false)),
             program("framework, batch statistics", |_| chain(Statistics::Batch, Some(3), false)),
-            same("sparing, batch statistics", "framework, batch statistics", |_| chain(Statistics::Batch, Some(3), true)),
+            same("sparing, batch statistics", "framework, batch statistics", |_| {
+                chain(Statistics::Batch, Some(3), true)
+            }),
         ],
         pairs: &[
             decides("the fourth layer learned", "sparing", "framework").limited_by("framework, nothing learned"),

@@ -2,13 +2,15 @@
 
 use super::blocks::{attention, mlp, norm};
 use super::{
-    By, Claim, Comparison, Fold, Level, Metric, Norm, Part, Pass, Program, Quantity, Shape, Stated, beside, decides, program, same,
-    shape,
+    By, Claim, Comparison, Fold, Level, Metric, Norm, Part, Pass, Program, Quantity, Shape, Stated, beside, decides,
+    program, same, shape,
 };
 use crate::operators::Paper;
 
-const PAPER: Paper =
-    Paper { title: "Unified Normalization for Accelerating and Stabilizing Transformers", reference: "arXiv:2208.01313" };
+const PAPER: Paper = Paper {
+    title: "Unified Normalization for Accelerating and Stabilizing Transformers",
+    reference: "arXiv:2208.01313",
+};
 const SCALING: &str = "one layer as in the first two stages of Swin-T: 64 windows of 49 tokens of width 96, 16 of width 192; attention \
                        within windows, no shift and no position bias";
 const WINDOWS: &[Shape] = &[shape(64, 49, 96), shape(16, 49, 192)];

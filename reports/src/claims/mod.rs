@@ -84,7 +84,18 @@ pub fn pairs(claim: &Claim) -> Table {
         claim.metric
     );
     let columns = [
-        "pair", "level", "size", "in", "contender", "baseline", "#here", "#interval", "#at most", "#noise", "verdict", "why",
+        "pair",
+        "level",
+        "size",
+        "in",
+        "contender",
+        "baseline",
+        "#here",
+        "#interval",
+        "#at most",
+        "#noise",
+        "verdict",
+        "why",
     ];
     let mut table = Table::new(&format!("claim-{}", claim.name), &claim.name, &note, &columns);
     let entries = |m: &Measurement| {
@@ -137,11 +148,8 @@ pub fn programs(claim: &Claim) -> Table {
 
 /// Seconds or bytes as people read them.
 fn amount(value: Number, quantity: &str) -> String {
-    let (units, step): (&[&str], f64) = if quantity == "seconds" {
-        (&["ns", "µs", "ms", "s"], 1e3)
-    } else {
-        (&["B", "KiB", "MiB", "GiB"], 1024.0)
-    };
+    let (units, step): (&[&str], f64) =
+        if quantity == "seconds" { (&["ns", "µs", "ms", "s"], 1e3) } else { (&["B", "KiB", "MiB", "GiB"], 1024.0) };
     let mut value = if quantity == "seconds" { value.0 * 1e9 } else { value.0 };
     let mut unit = 0;
     while value.abs() >= step && unit + 1 < units.len() {

@@ -83,7 +83,10 @@ fn draw(area: &theme::Area, claim: &Claim, titles: &[&str]) -> Drawn {
     let y = Axis {
         ends,
         label: "",
-        marks: marks.filter(|at| (ends.0..=ends.1).contains(at)).map(|at| (at, format!("{} %", Number(100.0 * round(at))))).collect(),
+        marks: marks
+            .filter(|at| (ends.0..=ends.1).contains(at))
+            .map(|at| (at, format!("{} %", Number(100.0 * round(at)))))
+            .collect(),
     };
     let mut widths: Vec<u64> = claim.measurements.iter().map(|m| m.width).collect();
     widths.sort_unstable();

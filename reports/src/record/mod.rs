@@ -105,5 +105,6 @@ macro_rules! into_record {
     };
 }
 into_record!(
-    Campaign, Kernel, Case, Tally, Finding, Range, Throughput, Property, Bench, Ceiling, Identity, Experiment, Claim, End
+    Campaign, Kernel, Case, Tally, Finding, Range, Throughput, Property, Bench, Ceiling, Identity, Experiment, Claim,
+    End
 );
