@@ -287,3 +287,49 @@ fn instructions_are_counted_where_valgrind_is_installed() {
         assert!(count.is_null() && said.contains("instructions were not counted"), "{count}: {said}");
     }
 }
+
+/// Two claims in the shortest time there is: one of times, one of bytes.
+#[test]
+fn claims_are_measured_told_and_reported() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().display().to_string();
+    let asked =
+        ["claims", "membrane_potential", "unified_norm_memory", "--time", "1ms", "--format", "json", "--out", &out];
+    let output = isonorm(&asked);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let document = json(&output);
+    let claims = document.as_array().expect("an array");
+    assert_eq!(claims.len(), 2, "{document:#}");
+    for claim in claims {
+        let number = |field: &str| claim[field].as_f64().unwrap_or_else(|| panic!("no {field}: {claim:#}"));
+        assert!(number("low") <= number("measured") && number("measured") <= number("high"), "{claim:#}");
+        assert!(claim["stated"]["low"].as_f64() <= claim["stated"]["high"].as_f64(), "{claim:#}");
+        assert!(claim["verdict"].is_string() && claim["wrong"] == Value::Array(Vec::new()), "{claim:#}");
+        for measurement in claim["measurements"].as_array().expect("measurements") {
+            assert!(measurement["rounds"].as_u64() >= Some(3), "{measurement:#}");
+            let programs = measurement["programs"].as_array().expect("programs");
+            assert!(programs.iter().all(|program| program["error"].as_f64() <= Some(1e-4)), "{measurement:#}");
+        }
+    }
+    // Bytes are counted, not guessed: the data alone are so many.
+    let bytes = claims[1]["measurements"][0]["programs"][0]["takes"]["value"].as_f64();
+    assert!(bytes > Some(f64::from(64 * 49 * 96 * 4)) && bytes < Some(1e9), "{bytes:?}");
+    for file in ["claims.jsonl", "claims.json", "report.html", "figures/claim-membrane_potential.svg"] {
+        assert!(folder.path().join(file).exists(), "{file} is missing");
+    }
+}
+
+#[test]
+fn a_claim_that_is_not_there_is_no_question() {
+    let output = isonorm(&["claims", "rms_nrom"]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = text(&output.stderr);
+    assert!(said.contains("did you mean `rms_norm`") && said.contains("flash_norm"), "{said}");
+    let claims = json(&isonorm(&["list", "claims", "--format", "json"]));
+    assert_eq!(claims.as_array().map(Vec::len), Some(isonorm_oracles::claims::CLAIMS.len()));
+    let papers = json(&isonorm(&["list", "papers", "--format", "json"]));
+    let has = |paper: &Value| {
+        paper["name"] == "arXiv:1910.07467" && paper["state"].as_str().is_some_and(|s| s.contains("claim rms_norm"))
+    };
+    assert!(papers.as_array().is_some_and(|papers| papers.iter().any(has)), "{papers:#}");
+}

@@ -253,3 +253,6 @@ fn originals(seed: u64) -> Originals {
 fn dimensions(Shape { batch, tokens, width }: Shape) -> [i64; 3] {
     [batch as i64, tokens as i64, width as i64]
 }
+
+#[cfg(test)]
+mod tests;

@@ -109,6 +109,22 @@ pub enum Part {
     Before(Vec<Part>),
 }
 
+impl Part {
+    /// The same function, whatever the way: norms step by step.
+    pub fn function(&self) -> Part {
+        let all = |parts: &[Part]| parts.iter().map(Part::function).collect();
+        let steps = |_: By| By::Steps;
+        match self.clone() {
+            Part::Norm { name, norm, by, affine } => Part::Norm { name, norm, by: steps(by), affine },
+            Part::Recurrent { name, norm } => Part::Recurrent { name, norm: norm.map(|(norm, by)| (norm, steps(by))) },
+            Part::Residual(parts) => Part::Residual(all(&parts)),
+            Part::Sum(branches) => Part::Sum(branches.iter().map(|parts| all(parts)).collect()),
+            Part::Before(parts) => Part::Before(all(&parts)),
+            other => other,
+        }
+    }
+}
+
 /// A normalization of rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Norm {
