@@ -6,7 +6,7 @@ use isonorm_oracles::claims::{Comparison, Level, Part, Shape, UNIT};
 use tch::{Kind, Tensor};
 
 use super::dimensions;
-use super::network::{Network, Originals, Results, Trouble, Way};
+use super::network::{Network, Results, Shared, Trouble, Way};
 
 /// What f32 may be away from the truth, relative to the largest value: some hundred roundings for a norm, and what layers of
 /// them make of that. A forgotten ε, mean or fold is farther: data and parameters are such that each counts.
@@ -30,7 +30,7 @@ pub struct Found {
 ///
 /// # Errors
 /// Why a program does not run.
-pub fn check(comparison: &Comparison, shape: Shape, originals: &Originals, all: &[Network]) -> Result<Found, String> {
+pub fn check(comparison: &Comparison, shape: Shape, shared: &Shared, all: &[Network]) -> Result<Found, String> {
     let within = WITHIN[usize::from(comparison.level == Level::Block)];
     let mut truths: BTreeMap<&str, (Vec<Part>, Results)> = BTreeMap::new();
     let mut found = Found::default();
@@ -38,7 +38,7 @@ pub fn check(comparison: &Comparison, shape: Shape, originals: &Originals, all: 
         let say = |trouble: Trouble| format!("{}: {trouble}", program.name);
         let parts: Vec<Part> = (program.parts)(shape).iter().map(Part::function).collect();
         let way = Way { pass: comparison.pass, kind: Kind::Double, threads: 1 };
-        let truth = || Network::new(parts.clone(), &dimensions(shape), originals, way).and_then(|truth| truth.run());
+        let truth = || Network::new(parts.clone(), &dimensions(shape), shared, way).and_then(|truth| truth.run());
         let root = program.same_as.unwrap_or(program.name);
         match truths.get(root) {
             // Another way in f32 only: in f64 the very same.

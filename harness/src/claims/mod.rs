@@ -21,7 +21,7 @@ use crate::bench::caches::Caches;
 use crate::bench::paired::{self, Pace, Rounds};
 use crate::bench::{Timed, statistics};
 use crate::generate::Random;
-use network::{Network, Originals, Way};
+use network::{Network, Shared, Way};
 use verdict::{Evidence, verdict};
 
 /// How claims are measured.
@@ -143,7 +143,7 @@ fn figure(claim: &Claim, ratio: &Interval) -> Interval {
 struct Programs {
     comparison: &'static Comparison,
     shape: Shape,
-    originals: Originals,
+    shared: Shared,
     networks: Vec<Network>,
     /// A second copy of each baseline, by its place.
     twins: Vec<(usize, Network)>,
@@ -152,11 +152,11 @@ struct Programs {
 
 impl Programs {
     fn new(comparison: &'static Comparison, shape: Shape, plan: &Plan) -> Result<Programs, String> {
-        let originals = originals(plan.seed);
+        let shared = shared(plan.seed);
         let make = |place: usize| {
             let program = &comparison.programs[place];
             let way = Way { pass: comparison.pass, kind: Kind::Float, threads: plan.threads };
-            Network::new((program.parts)(shape), &dimensions(shape), &originals, way)
+            Network::new((program.parts)(shape), &dimensions(shape), &shared, way)
                 .map_err(|trouble| format!("{}: {trouble}", program.name))
         };
         let networks = (0..comparison.programs.len()).map(make).collect::<Result<_, String>>()?;
@@ -165,12 +165,12 @@ impl Programs {
         baselines.sort_unstable();
         baselines.dedup();
         let twins = baselines.into_iter().map(|place| Ok((place, make(place)?))).collect::<Result<_, String>>()?;
-        Ok(Programs { comparison, shape, originals, networks, twins, errors: Vec::new() })
+        Ok(Programs { comparison, shape, shared, networks, twins, errors: Vec::new() })
     }
 
     /// Has every program answer, and says which are wrong.
     fn gate(&mut self) -> Result<Vec<String>, String> {
-        let found = gate::check(self.comparison, self.shape, &self.originals, &self.networks)?;
+        let found = gate::check(self.comparison, self.shape, &self.shared, &self.networks)?;
         self.errors = found.errors;
         Ok(found.wrong)
     }
@@ -246,8 +246,8 @@ impl Programs {
 }
 
 /// The parameters of all programs.
-fn originals(seed: u64) -> Originals {
-    Originals::new(Random::new(seed).named("claims"))
+fn shared(seed: u64) -> Shared {
+    Shared::new(Random::new(seed).named("claims"))
 }
 
 fn dimensions(Shape { batch, tokens, width }: Shape) -> [i64; 3] {

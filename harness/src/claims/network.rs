@@ -23,17 +23,19 @@ pub enum Trouble {
     Other(String),
 }
 
-/// Original parameters in f64 by their names, which all programs of a comparison share.
+/// What all programs of a comparison share: original parameters in f64 by their names, data, and memory to write to. Nobody has
+/// better pages than others.
 #[derive(Clone, Debug)]
-pub struct Originals {
+pub struct Shared {
     random: Random,
     made: Rc<RefCell<BTreeMap<String, Tensor>>>,
+    memory: Rc<RefCell<BTreeMap<String, Tensor>>>,
 }
 
-impl Originals {
+impl Shared {
     /// None yet.
-    pub fn new(random: Random) -> Originals {
-        Originals { random, made: Rc::default() }
+    pub fn new(random: Random) -> Shared {
+        Shared { random, made: Rc::default(), memory: Rc::default() }
     }
 
     /// Normal numbers of this mean and deviation, the same for the same name.
@@ -50,6 +52,21 @@ impl Originals {
         let tensor = Tensor::from_slice(&numbers).f_reshape(shape)?;
         self.made.borrow_mut().insert(name.to_owned(), tensor.shallow_clone());
         Ok(tensor)
+    }
+
+    /// The data, once for each type.
+    fn input(&self, shape: &[i64], kind: Kind) -> Result<Tensor, Trouble> {
+        self.once(format!("input {kind:?}"), || Ok(self.get("input", shape, 0.02, 0.05)?.f_to_kind(kind)?))
+    }
+
+    /// A tensor that is made when it is asked for first.
+    fn once(&self, name: String, make: impl FnOnce() -> Result<Tensor, Trouble>) -> Result<Tensor, Trouble> {
+        if let Some(known) = self.memory.borrow().get(&name) {
+            return Ok(known.shallow_clone());
+        }
+        let made = make()?;
+        self.memory.borrow_mut().insert(name, made.shallow_clone());
+        Ok(made)
     }
 }
 
@@ -69,8 +86,8 @@ pub struct Network {
     parts: Vec<Part>,
     way: Way,
     input: Tensor,
-    originals: Originals,
-    /// Originals in the type that is computed in, by name.
+    shared: Shared,
+    /// Shared in the type that is computed in, by name.
     parameters: RefCell<BTreeMap<String, Tensor>>,
     /// What was made of parameters, where that is done once.
     made: RefCell<BTreeMap<String, Tensor>>,
@@ -93,14 +110,14 @@ impl Network {
     ///
     /// # Errors
     /// What libtorch says.
-    pub fn new(parts: Vec<Part>, shape: &[i64], originals: &Originals, way: Way) -> Result<Network, Trouble> {
+    pub fn new(parts: Vec<Part>, shape: &[i64], shared: &Shared, way: Way) -> Result<Network, Trouble> {
         // Neither mean nor spread is what norms make of them, and ε counts.
-        let input = originals.get("input", shape, 0.02, 0.05)?.f_to_kind(way.kind)?;
+        let input = shared.input(shape, way.kind)?;
         let mut network = Network {
             parts,
             way,
             input,
-            originals: originals.clone(),
+            shared: shared.clone(),
             parameters: RefCell::default(),
             made: RefCell::default(),
             memory: RefCell::default(),
@@ -146,14 +163,14 @@ impl Network {
         if let Some(known) = &*self.direction.borrow() {
             return Ok(known.shallow_clone());
         }
-        let made = self.originals.get("direction", &output.size(), 0.0, 1.0)?.f_to_kind(self.way.kind)?;
+        let made = self.shared.get("direction", &output.size(), 0.0, 1.0)?.f_to_kind(self.way.kind)?;
         *self.direction.borrow_mut() = Some(made.shallow_clone());
         Ok(made)
     }
 
-    /// Forgets the originals: what is needed of them is there.
+    /// Forgets what it shares: what is needed of that is there.
     pub fn detach(&mut self) {
-        self.originals = Originals::new(self.originals.random);
+        self.shared = Shared::new(self.shared.random);
     }
 
     /// Bytes of all parameters that were used so far.
@@ -174,9 +191,15 @@ impl Network {
             return Ok(known.shallow_clone());
         }
         let shape: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
+        if self.way.pass == Pass::Inference {
+            let make = || Ok(self.shared.get(&name, &shape, mean, deviation)?.f_to_kind(self.way.kind)?);
+            let tensor = self.shared.once(format!("{name} {:?}", self.way.kind), make)?;
+            self.parameters.borrow_mut().insert(name, tensor.shallow_clone());
+            return Ok(tensor);
+        }
         // A copy: originals have no gradients.
         let tensor = tch::no_grad(|| {
-            let original = self.originals.get(&name, &shape, mean, deviation)?;
+            let original = self.shared.get(&name, &shape, mean, deviation)?;
             Ok::<_, Trouble>(original.f_to_kind(self.way.kind)?.f_detach_copy()?)
         })?;
         // Statistics are not learned.
@@ -313,9 +336,10 @@ impl Network {
         if let Some(known) = self.memory.borrow().get(name) {
             return Ok(known.shallow_clone());
         }
-        let made = like.f_zeros_like()?;
-        self.memory.borrow_mut().insert(name.to_owned(), made.shallow_clone());
-        Ok(made)
+        let alike = format!("{name} {:?} {:?}", like.kind(), like.size());
+        let memory = self.shared.once(alike, || Ok(like.f_zeros_like()?))?;
+        self.memory.borrow_mut().insert(name.to_owned(), memory.shallow_clone());
+        Ok(memory)
     }
 
     /// Whether it is the truth that is computed.

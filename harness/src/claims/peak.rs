@@ -10,8 +10,8 @@ use std::process::Command;
 use isonorm_oracles::claims::{Claim, Shape};
 use tch::Kind;
 
-use super::network::{Network, Originals, Way};
-use super::{dimensions, originals};
+use super::network::{Network, Shared, Way};
+use super::{dimensions, shared};
 use crate::bench::memory::return_freed_blocks;
 use crate::bench::paired::Rounds;
 
@@ -66,9 +66,9 @@ pub fn here(claim: &Claim, place: Place, seed: u64, threads: usize) -> Result<u6
     return_freed_blocks();
     let way = Way { pass: comparison.pass, kind: Kind::Float, threads };
     let make = |shape: Shape| -> Result<Network, String> {
-        // By its own originals: those of data are twice as large as data, and go at once.
-        let originals: Originals = originals(seed);
-        let made = Network::new((program.parts)(shape), &dimensions(shape), &originals, way);
+        // Nothing shared: data in f64 are twice as large, and go at once.
+        let shared: Shared = shared(seed);
+        let made = Network::new((program.parts)(shape), &dimensions(shape), &shared, way);
         made.map_err(|trouble| trouble.to_string())
     };
     // Libraries allocate at first use.
