@@ -100,10 +100,12 @@ pub(super) fn fire(network: &Network, name: &str, when: Fire, x: &Tensor) -> Res
             Fire::Normalized => potential.f_mul(&scale()?)?.f_add(&shift()?)?.f_ge(THRESHOLD)?,
             Fire::Folded => potential.f_ge_tensor(&threshold()?)?,
         };
-        potential = potential.f_masked_fill(&fires, 0.0)?;
+        // Without branches, whose cost would depend on how often neurons fire.
+        let fires = fires.f_to_kind(x.kind())?;
+        potential = potential.f_sub(&potential.f_mul(&fires)?)?;
         spikes.push(fires);
     }
-    Ok(Tensor::f_stack(&spikes, 0)?.f_to_kind(x.kind())?)
+    Ok(Tensor::f_stack(&spikes, 0)?)
 }
 
 /// Rows as images: `[batch, channels, height, width]`.

@@ -13,7 +13,7 @@ pub mod verdict;
 
 use std::time::{Duration, Instant};
 
-use isonorm_oracles::claims::{Claim, Comparison, Level, Pair, Program, Quantity, Shape};
+use isonorm_oracles::claims::{Claim, Comparison, Pair, Program, Quantity, Shape};
 use isonorm_reports::record::{self, ClaimProgram, ClaimVerdict, Interval, Measurement, Number};
 use tch::Kind;
 
@@ -182,7 +182,7 @@ impl Programs {
 
     /// Times all of them in turns.
     fn times(&mut self, plan: &Plan) -> Result<Rounds, String> {
-        let warm = self.bytes() <= Caches::here().largest() && self.comparison.level == Level::Kernel;
+        let warm = self.bytes() <= Caches::here().largest();
         let time = plan.time * (self.networks.len() + self.twins.len()) as u32;
         let pace = Pace { time, sample: SAMPLE, warm, threads: plan.threads, seed: plan.seed };
         let mut all: Vec<&mut dyn Timed> = Vec::new();

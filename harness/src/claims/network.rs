@@ -191,7 +191,9 @@ impl Network {
             return Ok(known.shallow_clone());
         }
         let shape: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
-        if self.way.pass == Pass::Inference {
+        // Where a vector lies can matter as much as what is measured, so that all have the same one. A matrix that many
+        // programs use would be in the cache more often than what is folded from it: each has its own.
+        if self.way.pass == Pass::Inference && shape.len() == 1 {
             let make = || Ok(self.shared.get(&name, &shape, mean, deviation)?.f_to_kind(self.way.kind)?);
             let tensor = self.shared.once(format!("{name} {:?}", self.way.kind), make)?;
             self.parameters.borrow_mut().insert(name, tensor.shallow_clone());

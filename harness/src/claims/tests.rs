@@ -147,6 +147,7 @@ fn a_wrong_program_leaves_nothing_to_judge() {
 /// Every program of every claim, on little data, in the narrowest size.
 #[test]
 fn every_program_gives_what_it_must() {
+    tch::set_num_threads(1);
     for claim in CLAIMS {
         for comparison in claim.comparisons {
             let narrow = comparison.shapes.iter().min_by_key(|shape| shape.width).expect("a shape");
