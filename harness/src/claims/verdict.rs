@@ -34,21 +34,23 @@ pub fn verdict(stated: &Stated, metric: Metric, evidence: &Evidence) -> (ClaimVe
 
 fn saving(stated: &Stated, Evidence { measured, limit, resolution }: &Evidence) -> (ClaimVerdict, String) {
     let (value, low, high) = (measured.value.0, measured.low.0, measured.high.0);
+    let out_of_reach = limit.filter(|limit| limit.high.0 < stated.low).map(|limit| {
+        format!(
+            "even without what is made better no more than {} is gained here, and at least {} is stated",
+            percent(limit.high.0),
+            percent(stated.low)
+        )
+    });
     if low > 0.0 && value > *resolution {
         return if low > stated.high {
             (ClaimVerdict::DirectionOnly, "more than stated".to_owned())
         } else if high < stated.low {
-            (ClaimVerdict::DirectionOnly, "less than stated".to_owned())
+            (ClaimVerdict::DirectionOnly, out_of_reach.unwrap_or_else(|| "less than stated".to_owned()))
         } else {
             (ClaimVerdict::Reproduced, "within what is stated".to_owned())
         };
     }
-    if let Some(limit) = limit.filter(|limit| limit.high.0 < stated.low) {
-        let why = format!(
-            "even without what is made better no more than {} is gained here, and at least {} is stated",
-            percent(limit.high.0),
-            percent(stated.low)
-        );
+    if let Some(why) = out_of_reach {
         return (ClaimVerdict::NotTestable, why);
     }
     let open = high.max(if value.abs() <= *resolution { *resolution } else { f64::NEG_INFINITY });

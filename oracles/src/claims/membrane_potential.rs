@@ -1,8 +1,6 @@
 //! BatchNorm before firing, folded into the threshold.
 
-use super::{
-    Claim, Comparison, Fire, Level, Metric, Part, Pass, Quantity, Stated, beside, decides, program, same, shape,
-};
+use super::{Claim, Comparison, Fire, Level, Metric, Part, Pass, Quantity, Stated, decides, program, same, shape};
 use crate::operators::Paper;
 
 pub(super) static CLAIM: Claim = Claim {
@@ -28,10 +26,7 @@ pub(super) static CLAIM: Claim = Claim {
             same("folded", "normalized", |_| neurons(Fire::Folded)),
             program("plain", |_| neurons(Fire::Plain)),
         ],
-        pairs: &[
-            decides("a threshold for each channel, against one", "folded", "plain").limited_by("normalized"),
-            beside("normalized, against none", "normalized", "plain").limited_by("normalized"),
-        ],
+        pairs: &[decides("a threshold for each channel, against one", "folded", "plain").limited_by("normalized")],
     }],
 };
 

@@ -62,10 +62,8 @@ fn layer(shape: Shape, by: By, second: Second) -> Vec<Part> {
     };
     let sub = |before: &str, parts: Vec<Part>| Part::Residual(begin(before).into_iter().chain(parts).collect());
     let end = |name: &str| norm(name, 0, Norm::Layer, by, true);
-    let heads = d / 36;
-    let heads = if d % heads == 0 { heads } else { 8 };
     vec![
-        sub("begin1", attention(0, d, heads, read("begin1"), Fold::None)),
+        sub("begin1", attention(0, d, 4, read("begin1"), Fold::None)),
         end("end1"),
         sub("begin2", mlp(0, d, 4 * d, read("begin2"), Fold::None)),
         end("end2"),
