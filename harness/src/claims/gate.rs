@@ -7,6 +7,7 @@ use tch::{Kind, Tensor};
 
 use super::dimensions;
 use super::network::{Network, Results, Shared, Trouble, Way};
+use crate::identities::{beyond, worse};
 
 /// What f32 may be away from the truth, relative to the largest value: some hundred roundings for a norm, and what layers of
 /// them make of that. A forgotten ε, mean or fold is farther: data and parameters are such that each counts.
@@ -45,7 +46,7 @@ pub fn check(comparison: &Comparison, shape: Shape, shared: &Shared, all: &[Netw
             Some((known, _)) if *known == parts => {}
             Some((_, known)) => {
                 let apart = distance(known, &truth().map_err(say)?).map_err(say)?;
-                if !(apart <= SAME) {
+                if beyond(apart, SAME) {
                     found.wrong.push(format!("{} is not {root}: {apart:.1e} apart in f64", program.name));
                 }
             }
@@ -59,7 +60,7 @@ pub fn check(comparison: &Comparison, shape: Shape, shared: &Shared, all: &[Netw
         let whole = results.output.kind() == Kind::Int8;
         let within = if whole { WHOLE * UNIT / largest(&truth.output).map_err(say)? } else { within };
         let error = distance(truth, &results).map_err(say)?;
-        if !(error <= within) {
+        if beyond(error, within) {
             found.wrong.push(format!("{} is {error:.1e} away from the truth, more than {within:.0e}", program.name));
         }
         found.errors.push(error);
@@ -87,13 +88,11 @@ fn distance(truth: &Results, given: &Results) -> Result<f64, Trouble> {
     for (name, gradient) in &truth.gradients {
         let Some(other) = given.gradients.get(name) else { return Ok(f64::INFINITY) };
         let (apart, size) = apart(gradient, other)?;
-        // NaN is kept.
-        difference = if apart <= difference { difference } else { apart };
+        difference = worse(difference, apart);
         largest = largest.max(size);
     }
     if largest > 0.0 {
-        let gradients = difference / largest;
-        worst = if gradients <= worst { worst } else { gradients };
+        worst = worse(worst, difference / largest);
     }
     Ok(worst)
 }

@@ -277,8 +277,8 @@ impl Network {
                 norms::definition(Norm::Layer, &x.f_mul_scalar(LEVEL)?, &Parameters::default())?
             }
             Part::IntegerLayerNorm { name } => {
-                let y = self.memory(name, x)?;
-                norms::integer(x, &y)?;
+                let mut y = self.memory(name, x)?;
+                norms::integer(x, &mut y)?;
                 y
             }
             Part::Centre => centred(x, -1)?,
@@ -307,7 +307,7 @@ impl Network {
             By::ThreeSweeps | By::TwoSweeps | By::Kernel if self.way.pass != Pass::Inference => {
                 Err(Trouble::Other("kernels and loops have no gradients".to_owned()))
             }
-            By::Kernel => self.into_memory(name, norm, by, x, &of),
+            By::Kernel => self.in_memory(name, norm, by, x, &of),
             By::ThreeSweeps | By::TwoSweeps => {
                 let (weight, bias) = if norm == Norm::Affine {
                     self.scale_and_shift(name, &of)?
@@ -321,15 +321,15 @@ impl Network {
                     (full("ones", &of.weight, 1.0)?, full("zeros", &of.bias, 0.0)?)
                 };
                 let of = Parameters { weight: Some(weight), bias: Some(bias), statistics: None };
-                self.into_memory(name, norm, by, x, &of)
+                self.in_memory(name, norm, by, x, &of)
             }
         }
     }
 
-    fn into_memory(&self, name: &str, norm: Norm, by: By, x: &Tensor, of: &Parameters) -> Result<Tensor, Trouble> {
+    fn in_memory(&self, name: &str, norm: Norm, by: By, x: &Tensor, of: &Parameters) -> Result<Tensor, Trouble> {
         let x = x.f_contiguous()?;
-        let y = self.memory(name, &x)?;
-        norms::into_memory(norm, by, &x, of, &y, self.way.threads)?;
+        let mut y = self.memory(name, &x)?;
+        norms::into_memory(norm, by, &x, of, &mut y, self.way.threads)?;
         Ok(y)
     }
 

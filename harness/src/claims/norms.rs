@@ -166,7 +166,14 @@ pub fn definition(norm: Norm, x: &Tensor, of: &Parameters) -> Result<Tensor, Tro
 ///
 /// # Errors
 /// What the kernel says, or that there is no such loop.
-pub fn into_memory(norm: Norm, by: By, x: &Tensor, of: &Parameters, y: &Tensor, threads: usize) -> Result<(), Trouble> {
+pub fn into_memory(
+    norm: Norm,
+    by: By,
+    x: &Tensor,
+    of: &Parameters,
+    y: &mut Tensor,
+    threads: usize,
+) -> Result<(), Trouble> {
     let width = x.size().last().copied().unwrap_or(0) as usize;
     let rows = x.numel() / width.max(1);
     // SAFETY: `y` was made for this alone, and nobody else looks at it now.
@@ -210,8 +217,8 @@ pub fn into_memory(norm: Norm, by: By, x: &Tensor, of: &Parameters, y: &Tensor, 
 ///
 /// # Errors
 /// If these are no dense tensors of whole numbers of 8 bits.
-pub fn integer(x: &Tensor, y: &Tensor) -> Result<(), Trouble> {
-    for tensor in [x, y] {
+pub fn integer(x: &Tensor, y: &mut Tensor) -> Result<(), Trouble> {
+    for tensor in [x, &*y] {
         if tensor.kind() != Kind::Int8 || !tensor.is_contiguous() || tensor.numel() != x.numel() {
             return Err(Trouble::Other("dense tensors of whole numbers of 8 bits are needed".to_owned()));
         }
@@ -254,7 +261,7 @@ unsafe fn floats(tensor: &Tensor) -> Result<&[f32], Trouble> {
 ///
 /// # Safety
 /// Nobody else looks at them while the slice is there.
-unsafe fn floats_mut(tensor: &Tensor) -> Result<&mut [f32], Trouble> {
+unsafe fn floats_mut(tensor: &mut Tensor) -> Result<&mut [f32], Trouble> {
     dense(tensor)?;
     // SAFETY: as above.
     Ok(unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<f32>(), tensor.numel()) })

@@ -1,6 +1,6 @@
 //! The gate and the verdicts on trial. Nothing here is asserted about how long something takes: rounds are made up.
 
-use isonorm_oracles::claims::{By, CLAIMS, Fold, Metric, Norm, Part, Pass, Stated};
+use isonorm_oracles::claims::{By, CLAIMS, Fold, Level, Metric, Norm, Part, Pass, Stated};
 use isonorm_oracles::operators::Paper;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};

@@ -54,7 +54,7 @@ fn saving(stated: &Stated, Evidence { measured, limit, resolution }: &Evidence) 
         return (ClaimVerdict::NotTestable, why);
     }
     let open = high.max(if value.abs() <= *resolution { *resolution } else { f64::NEG_INFINITY });
-    if !(open < stated.low) {
+    if open >= stated.low {
         let why = format!("what is stated cannot be told from nothing here: up to {} is noise", percent(open));
         return (ClaimVerdict::NotTestable, why);
     }
