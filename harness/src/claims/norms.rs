@@ -180,8 +180,8 @@ pub fn into_memory(
     let (x, y) = unsafe { (floats(x)?, floats_mut(y)?) };
     let (weight, bias) = (entries(of.weight.as_ref())?, entries(of.bias.as_ref())?);
     if by != By::Kernel {
-        let (Some(weight), Some(bias), 1) = (weight, bias, threads) else {
-            return Err(Trouble::Other("plain loops have one thread, a weight and a bias".to_owned()));
+        let (Some(weight), Some(bias)) = (weight, bias) else {
+            return Err(Trouble::Other("a plain loop wants a weight and a bias".to_owned()));
         };
         return sweeps::run(norm, by, x, weight, bias, y).map_err(Trouble::Other);
     }

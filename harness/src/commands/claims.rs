@@ -31,7 +31,7 @@ pub(super) struct Arguments {
     /// How long each program is timed in each size; at least nine rounds are.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "400ms")]
     time: Duration,
-    /// Threads, for everyone alike.
+    /// Threads, for everyone alike but plain loops, which have one.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), default_value = "1")]
     threads: u16,
     /// Of data and parameters, of the order within rounds, and of the intervals.
