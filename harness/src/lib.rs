@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod campaign;
 pub mod case;
+pub mod claims;
 pub mod commands;
 pub mod generate;
 pub mod identities;

@@ -1,6 +1,7 @@
 //! What is true: every operator as one formula, and the interpreters of that formula.
 
 mod apply;
+pub mod claims;
 pub mod dd;
 pub mod formula;
 pub mod identities;

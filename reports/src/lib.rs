@@ -6,6 +6,7 @@
 
 pub mod bench;
 pub mod certificate;
+pub mod claims;
 mod error;
 pub mod gate;
 pub mod html;

@@ -17,6 +17,7 @@ pub(crate) fn render(template: &str, context: impl Serialize) -> Result<String, 
     environment.add_template("certificate.md", include_str!("../templates/certificate.md"))?;
     environment.add_template("report.html", include_str!("../templates/report.html"))?;
     environment.add_template("benches.html", include_str!("../templates/benches.html"))?;
+    environment.add_template("claims.html", include_str!("../templates/claims.html"))?;
     environment.add_template("gate.html", include_str!("../templates/gate.html"))?;
     environment.add_template("head.html", include_str!("../templates/head.html"))?;
     environment.add_template("identities.html", include_str!("../templates/identities.html"))?;

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::bench::Benches;
 use crate::record::{
-    self, Campaign, Case, Counts, End, Experiment, Finding, Identity, Kernel, Number, Outcome, Property, Range, Record,
-    Tallies, Tally, Throughput, files, read_lossy,
+    self, Campaign, Case, Claim, Counts, End, Experiment, Finding, Identity, Kernel, Number, Outcome, Property, Range,
+    Record, Tallies, Tally, Throughput, files, read_lossy,
 };
 
 /// Everything that reports are made from.
@@ -28,6 +28,8 @@ pub struct Summary {
     pub identities: Vec<Identity>,
     /// Properties of networks, the last for each name.
     pub experiments: Vec<Experiment>,
+    /// What was measured of papers' claims, the last for each name.
+    pub claims: Vec<Claim>,
     /// What is wrong with the records themselves.
     pub problems: Vec<Problem>,
 }
@@ -187,6 +189,7 @@ impl Section {
                 | Record::Kernel(_)
                 | Record::Identity(_)
                 | Record::Experiment(_)
+                | Record::Claim(_)
                 | Record::End(_) => {}
                 _ => judges = true,
             }
@@ -292,7 +295,8 @@ fn summarise(sections: Vec<Section>, mut problems: Vec<Problem>) -> Summary {
     let mut throughput = Throughput { cases: 0, seconds: Number(0.0), stages: BTreeMap::new() };
     let mut tallies = Tallies::default();
     let (mut runs, mut rest, mut measured) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut timed, mut identities, mut experiments) = (BTreeSet::new(), Vec::new(), Vec::new());
+    let (mut timed, mut identities, mut experiments, mut claims) =
+        (BTreeSet::new(), Vec::new(), Vec::new(), Vec::new());
     for (section, incomplete) in choose(sections, &mut problems) {
         let only_measures = section.only_measures();
         for record in section.records {
@@ -307,6 +311,10 @@ fn summarise(sections: Vec<Section>, mut problems: Vec<Problem>) -> Summary {
                 Record::Experiment(experiment) => {
                     experiments.retain(|known: &Experiment| known.name != experiment.name);
                     experiments.push(experiment);
+                }
+                Record::Claim(claim) => {
+                    claims.retain(|known: &Claim| known.name != claim.name);
+                    claims.push(claim);
                 }
                 Record::Kernel(kernel) if only_measures => drop(timed.insert(kernel.name)),
                 Record::Kernel(kernel) => describe(&mut kernels, kernel, runs.len(), &incomplete),
@@ -338,7 +346,7 @@ fn summarise(sections: Vec<Section>, mut problems: Vec<Problem>) -> Summary {
     let mut kernels: Vec<_> = kernels.into_values().collect();
     kernels.iter_mut().for_each(KernelSummary::decide);
     kernels.sort_by_cached_key(|k| (k.kernel.operator.clone(), k.kernel.direction != "forward", k.kernel.name.clone()));
-    Summary { runs, kernels, throughput, benches: Benches::new(measured), identities, experiments, problems }
+    Summary { runs, kernels, throughput, benches: Benches::new(measured), identities, experiments, claims, problems }
 }
 
 /// The names that different kernels share.
@@ -523,6 +531,7 @@ impl KernelSummary {
             | Record::Ceiling(_)
             | Record::Identity(_)
             | Record::Experiment(_)
+            | Record::Claim(_)
             | Record::End(_) => {}
         }
     }

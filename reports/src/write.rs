@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use crate::certificate::Certificate;
 use crate::summary::Summary;
-use crate::{Error, bench, html, identities, junit, plot};
+use crate::{Error, bench, claims, html, identities, junit, plot};
 
 /// Writes `report.html`, `junit.xml`, `certificates/KERNEL.json` and `.md`, `figures/NAME.svg` and, if speed was measured,
-/// `benches.json` and `benches.md`, and `identities.json` if identities were checked, into a folder, which is made if it is not there, and says which files these are. Each
-/// file appears complete or not at all.
+/// `benches.json` and `benches.md`, `identities.json` if identities were checked and `claims.json` if claims were measured, into
+/// a folder, which is made if it is not there, and says which files these are. Each file appears complete or not at all.
 ///
 /// # Errors
 /// [`Error::Write`] if a file cannot be written, and what the parts of the report return.
@@ -34,6 +34,10 @@ pub fn write_all(folder: &Path, summary: &Summary) -> Result<Vec<PathBuf>, Error
             serde_json::to_string_pretty(&identities::document(&summary.identities))? + "\n",
         )?;
     }
+    if !summary.claims.is_empty() {
+        let text = serde_json::to_string_pretty(&claims::document(&summary.claims))? + "\n";
+        put("claims.json".to_owned(), text)?;
+    }
     let mut taken = BTreeSet::new();
     for kernel in &summary.kernels {
         let certificate = Certificate::new(summary, kernel);
@@ -47,6 +51,7 @@ pub fn write_all(folder: &Path, summary: &Summary) -> Result<Vec<PathBuf>, Error
         plot::bench_figures(&summary.benches)?,
         plot::identity_figures(&summary.identities)?,
         plot::network_figures(&summary.experiments)?,
+        plot::claim_figures(&summary.claims)?,
     ];
     for figure in figures.into_iter().flatten() {
         put(format!("figures/{}.svg", file_name(&figure.name, &mut taken)), figure.file())?;

@@ -122,6 +122,17 @@ pub fn keep_freed_blocks() {
     }
 }
 
+/// Has freed blocks of some size, and all that are free now, go back to the system at once, so that what it counts is what is
+/// used.
+pub fn return_freed_blocks() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: both take any numbers, and they are called while nothing else of this process allocates.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 16);
+        libc::malloc_trim(0);
+    }
+}
+
 /// Has the allocator hold so many free bytes in one piece, with all their pages, for allocations to come. Pieces of just the
 /// right size would not do: what is allocated in between cuts them up. Worth something after [`keep_freed_blocks`] only.
 ///

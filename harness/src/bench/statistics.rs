@@ -41,23 +41,42 @@ pub fn quartiles(values: &[f64]) -> Interval {
 /// # Panics
 /// If there are no values.
 pub fn median_interval(values: &[f64], seed: u64) -> Interval {
-    let mut random = SmallRng::seed_from_u64(seed);
-    let mut resample = vec![0.0; values.len()];
-    let medians: Vec<f64> = (0..RESAMPLES)
-        .map(|_| {
-            resample.fill_with(|| values[random.random_range(0..values.len())]);
-            let half = values.len() / 2;
-            let (below, upper, _) = resample.select_nth_unstable_by(half, f64::total_cmp);
-            let upper = *upper;
-            if values.len().is_multiple_of(2) {
-                let lower = below.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                (lower + upper) / 2.0
-            } else {
-                upper
-            }
-        })
-        .collect();
+    let medians = resampled_medians(values, &mut SmallRng::seed_from_u64(seed));
     interval(quantile(values, 0.5), quantile(&medians, 0.025), quantile(&medians, 0.975))
+}
+
+/// The geometric mean of the medians of several samples, with its 95 % percentile interval of the bootstrap, in which every
+/// sample is drawn anew by itself.
+///
+/// # Panics
+/// If there are no samples, or no values in one.
+pub fn mean_interval(samples: &[&[f64]], seed: u64) -> Interval {
+    let mut random = SmallRng::seed_from_u64(seed);
+    let mut means = vec![0.0; RESAMPLES];
+    for values in samples {
+        let medians = resampled_medians(values, &mut random);
+        means.iter_mut().zip(medians).for_each(|(mean, median)| *mean += median.ln() / samples.len() as f64);
+    }
+    let mean = samples.iter().map(|values| quantile(values, 0.5).ln()).sum::<f64>() / samples.len() as f64;
+    interval(mean.exp(), quantile(&means, 0.025).exp(), quantile(&means, 0.975).exp())
+}
+
+/// Medians of the bootstrap's resamples.
+fn resampled_medians(values: &[f64], random: &mut SmallRng) -> Vec<f64> {
+    let mut resample = vec![0.0; values.len()];
+    let medians = (0..RESAMPLES).map(|_| {
+        resample.fill_with(|| values[random.random_range(0..values.len())]);
+        let half = values.len() / 2;
+        let (below, upper, _) = resample.select_nth_unstable_by(half, f64::total_cmp);
+        let upper = *upper;
+        if values.len().is_multiple_of(2) {
+            let lower = below.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            (lower + upper) / 2.0
+        } else {
+            upper
+        }
+    });
+    medians.collect()
 }
 
 /// How many values lie beyond Tukey's far fences: more than three interquartile ranges outside of the quartiles.

@@ -343,7 +343,7 @@ fn placed(placements: u16, seed: u64, measure: impl Fn() -> Result<Cell, String>
 }
 
 /// Says so if other programs use the processor: their share of it is in every timing.
-fn warn_if_loaded() {
+pub(super) fn warn_if_loaded() {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = text.split_whitespace().next().and_then(|first| first.parse::<f64>().ok());
     if let Some(load) = load.filter(|&load| load > LOADED * machine::cores() as f64) {

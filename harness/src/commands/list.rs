@@ -1,15 +1,18 @@
 //! `list`: what there is.
 
+use std::collections::BTreeMap;
+
 use clap::{Args, ValueEnum};
+use isonorm_oracles::claims::CLAIMS;
 use isonorm_oracles::identities::IDENTITIES;
-use isonorm_oracles::operators::OPERATORS;
+use isonorm_oracles::operators::{OPERATORS, Paper};
 use serde::Serialize;
 
 use super::kernels::builtin;
 use super::{Answer, Error, Format, print_json, print_text};
 use crate::generate::families::FAMILIES;
 
-/// List operators, kernels, value families or identities.
+/// List operators, kernels, value families, identities, claims or papers.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// What to list.
@@ -26,6 +29,8 @@ enum What {
     Kernels,
     Families,
     Identities,
+    Claims,
+    Papers,
 }
 
 #[derive(Debug, Serialize)]
@@ -77,6 +82,15 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
                 summary: identity.summary.to_owned(),
             })
             .collect(),
+        What::Claims => CLAIMS
+            .iter()
+            .map(|claim| Item {
+                name: claim.name.to_owned(),
+                state: claim.untestable.map_or("measured", |_| "measured in part").to_owned(),
+                summary: format!("{} ({})", claim.sentence, claim.paper.reference),
+            })
+            .collect(),
+        What::Papers => papers(),
     };
     match arguments.format {
         Format::Json => print_json(&items)?,
@@ -87,4 +101,26 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
         }
     }
     Ok(Answer::Well)
+}
+
+/// Every paper that something here comes from, by its reference, and what that is.
+fn papers() -> Vec<Item> {
+    let operators = OPERATORS.iter().flat_map(|operator| operator.papers.iter().map(|paper| (paper, operator.name)));
+    let identities = IDENTITIES.iter().flat_map(|identity| identity.papers.iter().map(|paper| (paper, identity.name)));
+    let claims = CLAIMS.iter().map(|claim| (&claim.paper, claim.name));
+    let kinds: [(&str, Vec<(&Paper, &str)>); 3] =
+        [("operator", operators.collect()), ("identity", identities.collect()), ("claim", claims.collect())];
+    let mut papers: BTreeMap<&str, Item> = BTreeMap::new();
+    for (kind, (paper, used)) in kinds.iter().flat_map(|(kind, all)| all.iter().map(move |one| (kind, one))) {
+        // Behind the reference may be a section or an equation.
+        let reference = paper.reference.split(',').next().unwrap_or(paper.reference);
+        let new = || Item { name: reference.to_owned(), state: String::new(), summary: paper.title.to_owned() };
+        let item = papers.entry(reference).or_insert_with(new);
+        let used = format!("{kind} {used}");
+        if !item.state.split(", ").any(|known| known == used) {
+            item.state += if item.state.is_empty() { "" } else { ", " };
+            item.state += &used;
+        }
+    }
+    papers.into_values().collect()
 }

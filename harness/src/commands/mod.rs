@@ -2,6 +2,7 @@
 
 mod bench;
 mod certify;
+mod claims;
 mod doctor;
 mod explain;
 mod gate;
@@ -34,6 +35,7 @@ enum Verb {
     Explain(explain::Arguments),
     Gate(gate::Arguments),
     Identities(identities::Arguments),
+    Claims(claims::Arguments),
     Replay(replay::Arguments),
     Report(report::Arguments),
     Doctor(doctor::Arguments),
@@ -96,6 +98,7 @@ pub fn main() -> ExitCode {
         Verb::Explain(arguments) => explain::run(arguments),
         Verb::Gate(arguments) => gate::run(arguments),
         Verb::Identities(arguments) => identities::run(arguments),
+        Verb::Claims(arguments) => claims::run(arguments),
         Verb::Replay(arguments) => replay::run(arguments),
         Verb::Report(arguments) => report::run(arguments),
         Verb::Doctor(arguments) => doctor::run(arguments),

@@ -20,7 +20,8 @@ use crate::generate::Random;
 use arithmetic::{Through, Tolerated};
 use instance::{Instance, Shape};
 use kernels::Kernels;
-use truth::{Truth, beyond, worse};
+use truth::Truth;
+pub(crate) use truth::{beyond, worse};
 
 /// What both sides may be apart in double-double arithmetic, relative to the largest value: its 31 digits, less those that
 /// whole networks lose.

@@ -256,3 +256,53 @@ fn instructions_are_counted_where_valgrind_is_installed() {
         assert!(count.is_null() && said.contains("instructions were not counted"), "{count}: {said}");
     }
 }
+
+#[test]
+fn a_claim_is_measured_told_and_reported() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().display().to_string();
+    let output = isonorm(&["claims", "membrane_potential", "--time", "1ms", "--format", "json", "--out", &out]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let document = json(&output);
+    let [claim] = document.as_array().expect("an array").as_slice() else { panic!("{document:#}") };
+    let number = |field: &str| claim[field].as_f64().unwrap_or_else(|| panic!("no {field}: {claim:#}"));
+    assert!(number("low") <= number("measured") && number("measured") <= number("high"), "{claim:#}");
+    assert!(claim["stated"]["low"].as_f64() <= claim["stated"]["high"].as_f64(), "{claim:#}");
+    assert!(claim["verdict"].is_string() && claim["wrong"] == Value::Array(Vec::new()), "{claim:#}");
+    for measurement in claim["measurements"].as_array().expect("measurements") {
+        assert!(measurement["rounds"].as_u64() >= Some(9), "{measurement:#}");
+        let programs = measurement["programs"].as_array().expect("programs");
+        assert!(programs.iter().all(|program| program["error"].as_f64() <= Some(1e-5)), "{measurement:#}");
+    }
+    for file in ["claims.jsonl", "claims.json", "report.html", "figures/claim-membrane_potential.svg"] {
+        assert!(folder.path().join(file).exists(), "{file} is missing");
+    }
+}
+
+/// Ten layers on 32 MiB: what each keeps is counted to a few hundredths of that.
+#[test]
+fn memory_is_counted_not_guessed() {
+    for (program, kept) in [("0", 9.0), ("1", 4.0), ("2", 3.0)] {
+        let place = format!("0,0,{program}");
+        let output = isonorm(&["claims", "selective_differentiation", "--peak-of", &place]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let bytes: f64 = text(&output.stdout).trim().parse().expect("a number");
+        let found = bytes / f64::from(32 << 20);
+        assert!((found - kept).abs() < 0.1, "program {program} keeps {found} of its data, not {kept}");
+    }
+}
+
+#[test]
+fn a_claim_that_is_not_there_is_no_question() {
+    let output = isonorm(&["claims", "rms_nrom"]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = text(&output.stderr);
+    assert!(said.contains("did you mean `rms_norm`") && said.contains("flash_norm"), "{said}");
+    let claims = json(&isonorm(&["list", "claims", "--format", "json"]));
+    assert_eq!(claims.as_array().map(Vec::len), Some(isonorm_oracles::claims::CLAIMS.len()));
+    let papers = json(&isonorm(&["list", "papers", "--format", "json"]));
+    let has = |paper: &Value| {
+        paper["name"] == "arXiv:1910.07467" && paper["state"].as_str().is_some_and(|s| s.contains("claim rms_norm"))
+    };
+    assert!(papers.as_array().is_some_and(|papers| papers.iter().any(has)), "{papers:#}");
+}

@@ -1,6 +1,7 @@
 //! The report for people: one page that needs nothing else.
 
 mod bench;
+mod claims;
 mod gate;
 mod identities;
 
@@ -11,6 +12,7 @@ use serde::Serialize;
 pub use self::gate::page as gate_page;
 
 use self::bench::Speed;
+use self::claims::Claims;
 use self::identities::Identities;
 use crate::certificate::{Asked, Certificate};
 use crate::plot::{self, Figure, figures};
@@ -28,6 +30,7 @@ struct Page {
     headline: String,
     speed: Option<Speed>,
     identities: Option<Identities>,
+    claims: Option<Claims>,
     certified: usize,
     failed: usize,
     incomplete: usize,
@@ -86,12 +89,17 @@ pub fn page(summary: &Summary) -> Result<String, Error> {
     let (verdict, headline) = headline(summary);
     let speed = Speed::of(&summary.benches)?;
     let identities = Identities::of(&summary.identities, &summary.experiments)?;
-    let certifies = !kernels.is_empty() || (speed.is_none() && identities.is_none());
+    let claims = Claims::of(&summary.claims)?;
+    let certifies = !kernels.is_empty() || (speed.is_none() && identities.is_none() && claims.is_none());
     let (mood, headline) = match (certifies, &identities) {
         (true, _) => (verdict.to_string(), headline),
         (false, Some(identities)) if speed.is_none() || identities.fails => {
             let mood = if identities.fails { Verdict::Failed } else { Verdict::Certified };
             (mood.to_string(), identities.headline.clone())
+        }
+        (false, None) if let Some(claims) = claims.as_ref().filter(|claims| speed.is_none() || claims.wrong) => {
+            let mood = if claims.wrong { Verdict::Failed.to_string() } else { "measured".to_owned() };
+            (mood, claims.headline.clone())
         }
         _ if summary.benches.any_slower() => ("slower".to_owned(), summary.benches.headline()),
         _ => ("measured".to_owned(), summary.benches.headline()),
@@ -102,6 +110,7 @@ pub fn page(summary: &Summary) -> Result<String, Error> {
         headline,
         speed,
         identities,
+        claims,
         certified: summary.verdicts(Verdict::Certified),
         failed: summary.verdicts(Verdict::Failed),
         incomplete: summary.verdicts(Verdict::Incomplete),

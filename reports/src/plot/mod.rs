@@ -1,6 +1,7 @@
 //! Figures: each file makes one kind from a summary. To add one, copy a neighbour and name it in [`figures`].
 
 mod bench;
+mod claims;
 mod error;
 mod families;
 mod gate;
@@ -48,6 +49,7 @@ pub fn figures(summary: &Summary) -> Result<Vec<Figure>, Error> {
 }
 
 pub use bench::figures as bench_figures;
+pub use claims::figures as claim_figures;
 pub use gate::figures as gate_figures;
 pub use identities::{figures as identity_figures, network_figures};
 pub use theme::{css, css_variables};

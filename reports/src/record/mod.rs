@@ -6,6 +6,7 @@
 
 mod bench;
 mod campaign;
+mod claim;
 mod experiment;
 mod finding;
 mod histogram;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use bench::{Access, Bench, Ceiling, Interval, Setting};
 pub use campaign::{Budget, Campaign, End, Kernel, Library, Machine, Outcome, Property, Range, Shard, Throughput};
+pub use claim::{Claim, ClaimProgram, ClaimVerdict, Measurement, Stated};
 pub use experiment::{Experiment, Series};
 pub use finding::{Case, Finding, Value, Verdict, Wrong, plainer};
 pub use histogram::Histogram;
@@ -30,7 +32,7 @@ pub use number::Number;
 pub use tally::{Counts, Elements, Errors, Extreme, Tallies, Tally, size_class, size_class_lengths};
 
 /// Version of the record schema that this program writes and reads.
-pub const SCHEMA_VERSION: u32 = 3;
+pub const SCHEMA_VERSION: u32 = 4;
 
 /// The JSON Schema of one line of records.
 pub const SCHEMA: &str = include_str!("../../schema/records.schema.json");
@@ -64,6 +66,8 @@ pub enum Record {
     Identity(Identity),
     /// A property of networks.
     Experiment(Experiment),
+    /// What was measured of a paper's claim.
+    Claim(Claim),
     /// Closes the records of one run.
     End(End),
 }
@@ -84,6 +88,7 @@ impl Record {
             | Record::Ceiling(_)
             | Record::Identity(_)
             | Record::Experiment(_)
+            | Record::Claim(_)
             | Record::End(_) => None,
         }
     }
@@ -100,5 +105,6 @@ macro_rules! into_record {
     };
 }
 into_record!(
-    Campaign, Kernel, Case, Tally, Finding, Range, Throughput, Property, Bench, Ceiling, Identity, Experiment, End
+    Campaign, Kernel, Case, Tally, Finding, Range, Throughput, Property, Bench, Ceiling, Identity, Experiment, Claim,
+    End
 );
