@@ -173,7 +173,7 @@ impl Section {
     fn weight(&self) -> u64 {
         let weight = |record: &Record| match record {
             Record::Tally(tally) => tally.counts.cases,
-            Record::Bench(_) | Record::Identity(_) | Record::Experiment(_) => 1,
+            Record::Bench(_) | Record::Identity(_) | Record::Experiment(_) | Record::Claim(_) => 1,
             _ => 0,
         };
         self.records.iter().map(weight).sum()

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use isonorm_reports::summary::{Summary, Verdict};
+use isonorm_reports::{claims, identities};
 
 use super::{Answer, Error, Format, print_json, print_text};
 
@@ -35,20 +36,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
         Format::Text if summary.kernels.is_empty() && !summary.benches.is_empty() => {
             print_text(&isonorm_reports::bench::text(&summary.benches))?;
         }
-        Format::Text => {
-            let count = |verdict| summary.verdicts(verdict);
-            print_text(&format!(
-                "{} certified, {} failed, {} incomplete; {} cases, {} findings\n",
-                count(Verdict::Certified),
-                count(Verdict::Failed),
-                count(Verdict::Incomplete),
-                summary.cases(),
-                summary.findings()
-            ))?;
-            if !summary.benches.is_empty() {
-                print_text(&(summary.benches.headline() + "\n"))?;
-            }
-        }
+        Format::Text => print_text(&headlines(&summary))?,
     }
     eprintln!("report: {}", arguments.out.join("report.html").display());
     if !summary.problems.is_empty() {
@@ -57,4 +45,25 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
         ));
     }
     Ok(if summary.verdicts(Verdict::Failed) > 0 { Answer::Findings } else { Answer::Well })
+}
+
+/// A line for everything that there are records of.
+fn headlines(summary: &Summary) -> String {
+    let count = |verdict| summary.verdicts(verdict);
+    let kernels = format!(
+        "{} certified, {} failed, {} incomplete; {} cases, {} findings",
+        count(Verdict::Certified),
+        count(Verdict::Failed),
+        count(Verdict::Incomplete),
+        summary.cases(),
+        summary.findings()
+    );
+    let others = !summary.benches.is_empty() || !summary.identities.is_empty() || !summary.claims.is_empty();
+    let all = [
+        (!summary.kernels.is_empty() || !others).then_some(kernels),
+        (!summary.benches.is_empty()).then(|| summary.benches.headline()),
+        (!summary.identities.is_empty()).then(|| identities::headline(&summary.identities)),
+        (!summary.claims.is_empty()).then(|| claims::headline(&summary.claims)),
+    ];
+    all.into_iter().flatten().map(|line| line + "\n").collect()
 }
