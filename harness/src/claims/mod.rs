@@ -1,7 +1,7 @@
 //! Claims: what papers say that is saved, measured.
 //!
 //! Every program of a comparison first gives what it must ([`gate`]), then all take turns ([`paired`]), each baseline beside a
-//! twin of itself, which shows how large a difference means nothing. [`verdict`] makes an answer of it.
+//! twin of itself, which shows how large a difference means nothing. [`mod@verdict`] makes an answer of it.
 
 pub mod gate;
 mod layers;
