@@ -56,7 +56,7 @@ impl<E: Element> View<E> {
                 join(&mut outer, (size, stride));
             } else {
                 join(&mut inner, (size, stride));
-                width *= size;
+                width = width.saturating_mul(size);
             }
         }
         if count > 0 {
@@ -308,8 +308,9 @@ pub fn writers<'v, E: Element, const M: usize>(
 }
 
 /// Bytes of all tensors of a call from which on outputs are written past the caches. On the machines that were
-/// measured (1 MiB of second-level cache a core, 32 MiB of third-level cache shared with others) one thread is faster so from 9 MiB on,
-/// twice as fast at 12, two threads from 14 on; below, whoever reads the output next should find it in a cache.
+/// measured (1 MiB of second-level cache a core, 32 MiB of third-level cache shared with others) that is faster for one
+/// thread from 9 MiB on, twice as fast at 12, and for two threads from 14 on; below, whoever reads the output next should find
+/// it in a cache.
 const STREAMED_BYTES: usize = 12 << 20;
 
 /// Which outputs to write past the caches: those of a large call, unless they are the memory of an input, which is in

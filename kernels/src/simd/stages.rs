@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::isa::MAX_LANES;
 use super::load::{array, common};
-use super::store::Streaming;
+use super::store::{Discard, Streaming};
 use super::{Fetch, Isa, Lanes, Load, Real, Store};
 
 /// Terms that one lane adds up before its sum moves on to `f64`.
@@ -26,8 +26,27 @@ pub fn sum<S: Isa, R: Real, L: Load<S, R>, const K: usize>(
     from: L,
     add: impl Fn(L::Item, [Lanes<S, R>; K]) -> [Lanes<S, R>; K],
 ) -> [f64; K] {
+    let nothing = Lanes::splat(simd, R::default());
+    map_and_sum(
+        simd,
+        from,
+        Discard,
+        #[inline(always)]
+        |item, sums| (nothing, add(item, sums)),
+    )
+}
+
+/// [`map`] and [`sum`] in one: `compute` also puts the terms of each vector onto the accumulators. What is written is to be
+/// read again: it stays in the caches.
+#[inline(always)]
+pub fn map_and_sum<S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>, const K: usize>(
+    simd: S,
+    from: L,
+    to: T,
+    compute: impl Fn(L::Item, [Lanes<S, R>; K]) -> (T::Item, [Lanes<S, R>; K]),
+) -> [f64; K] {
     let lanes = R::lanes::<S>();
-    let n = from.extent().unwrap_or(0);
+    let n = common(from.extent(), to.extent()).unwrap_or(0);
     let zero = Lanes::splat(simd, R::default());
     let mut totals = [0.0; K];
     let mut i = 0;
@@ -35,22 +54,33 @@ pub fn sum<S: Isa, R: Real, L: Load<S, R>, const K: usize>(
         let end = n.min(i + BLOCK * UNROLL * lanes);
         let mut sums = [[zero; K]; UNROLL];
         while i + UNROLL * lanes <= end {
-            // SAFETY: the loop's condition.
-            let items: [L::Item; UNROLL] = unsafe { from.load_all(simd, i) };
-            for (item, sums) in items.into_iter().zip(&mut sums) {
-                *sums = add(item, *sums);
-            }
+            // SAFETY: the loop's condition; both extents are at least `n`.
+            let loaded: [L::Item; UNROLL] = unsafe { from.load_all(simd, i) };
+            let items = array::<_, UNROLL>(
+                #[inline(always)]
+                |k| {
+                    let (item, next) = compute(loaded[k], sums[k]);
+                    sums[k] = next;
+                    item
+                },
+            );
+            // SAFETY: as above.
+            unsafe { to.store_all(simd, i, items) };
             i += UNROLL * lanes;
         }
         while i + lanes <= end {
-            // SAFETY: the loop's condition.
-            sums[0] = add(unsafe { from.load(simd, i) }, sums[0]);
-            i += lanes;
+            // SAFETY: as above.
+            let (item, next) = compute(unsafe { from.load(simd, i) }, sums[0]);
+            // SAFETY: as above.
+            unsafe { to.store(simd, i, item) };
+            (sums[0], i) = (next, i + lanes);
         }
         if i < end {
             let count = end - i;
             // SAFETY: `i + count` is `end`; less than a vector is left.
-            let next = add(unsafe { from.load_head(simd, i, count) }, sums[1]);
+            let (item, next) = compute(unsafe { from.load_head(simd, i, count) }, sums[1]);
+            // SAFETY: as above.
+            unsafe { to.store_head(simd, i, count, item) };
             for (k, next) in next.into_iter().enumerate() {
                 sums[1][k] = next.head_or(count, sums[1][k]);
             }
@@ -116,111 +146,6 @@ pub fn map_and_fetch<S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>, F: Fetch>(
         4 => map_all::<4, S, R, L, T, F>(simd, lines, streams, &from, &to, &compute, next),
         2 => map_all::<2, S, R, L, T, F>(simd, lines, streams, &from, &to, &compute, next),
         _ => map_all::<1, S, R, L, T, F>(simd, lines, streams, &from, &to, &compute, next),
-    }
-}
-
-/// [`map`] and [`sum`] in one: `compute` also puts the terms of each vector onto the accumulators.
-#[inline(always)]
-pub fn map_and_sum<S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>, const K: usize>(
-    simd: S,
-    from: L,
-    to: T,
-    compute: impl Fn(L::Item, [Lanes<S, R>; K]) -> (T::Item, [Lanes<S, R>; K]),
-) -> [f64; K] {
-    let n = common(from.extent(), to.extent()).unwrap_or(0);
-    let (lines, streams) = lines::<S, R, T>(&to, n);
-    let mut totals = [0.0; K];
-    let step = UNROLL * R::lanes::<S>();
-    let whole = lines.start..lines.start + lines.len() / step * step;
-    for range in [0..whole.start, whole.end..n] {
-        map_and_sum_range(simd, range, &from, &to, &compute, &mut totals);
-    }
-    let mut start = whole.start;
-    while start < whole.end {
-        let block = start..whole.end.min(start + BLOCK * step);
-        start = block.end;
-        match T::LINE {
-            4 => map_and_sum_block::<4, S, R, L, T, K>(simd, block, streams, &from, &to, &compute, &mut totals),
-            2 => map_and_sum_block::<2, S, R, L, T, K>(simd, block, streams, &from, &to, &compute, &mut totals),
-            _ => map_and_sum_block::<1, S, R, L, T, K>(simd, block, streams, &from, &to, &compute, &mut totals),
-        }
-    }
-    totals
-}
-
-/// A few vectors and a head.
-#[inline(always)]
-fn map_and_sum_range<S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>, const K: usize>(
-    simd: S,
-    range: Range<usize>,
-    from: &L,
-    to: &T,
-    compute: &impl Fn(L::Item, [Lanes<S, R>; K]) -> (T::Item, [Lanes<S, R>; K]),
-    totals: &mut [f64; K],
-) {
-    let (lanes, n) = (R::lanes::<S>(), range.end);
-    if range.is_empty() {
-        return;
-    }
-    let mut sums = [Lanes::splat(simd, R::default()); K];
-    let mut i = range.start;
-    while i + lanes <= n {
-        // SAFETY: the loop's condition; the caller made sure that both extents are at least `n`.
-        let (item, next) = compute(unsafe { from.load(simd, i) }, sums);
-        // SAFETY: as above.
-        unsafe { to.store(simd, i, item) };
-        (sums, i) = (next, i + lanes);
-    }
-    if i < n {
-        let count = n - i;
-        // SAFETY: as above; less than a vector is left.
-        let (item, next) = compute(unsafe { from.load_head(simd, i, count) }, sums);
-        // SAFETY: as above.
-        unsafe { to.store_head(simd, i, count, item) };
-        for (k, next) in next.into_iter().enumerate() {
-            sums[k] = next.head_or(count, sums[k]);
-        }
-    }
-    for (total, sum) in totals.iter_mut().zip(sums) {
-        *total += sum.sum().to_f64();
-    }
-}
-
-/// A block of whole lines of `LINE` vectors, [`UNROLL`] vectors at a time.
-#[inline(always)]
-fn map_and_sum_block<const LINE: usize, S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>, const K: usize>(
-    simd: S,
-    block: Range<usize>,
-    streams: bool,
-    from: &L,
-    to: &T,
-    compute: &impl Fn(L::Item, [Lanes<S, R>; K]) -> (T::Item, [Lanes<S, R>; K]),
-    totals: &mut [f64; K],
-) {
-    const { assert!(UNROLL.is_multiple_of(LINE)) };
-    let line = LINE * R::lanes::<S>();
-    let mut sums = [[Lanes::splat(simd, R::default()); K]; UNROLL];
-    let mut i = block.start;
-    while i < block.end {
-        // SAFETY: the block is within both extents, and of `UNROLL` vectors again and again.
-        let loaded: [L::Item; UNROLL] = unsafe { from.load_all(simd, i) };
-        for part in 0..UNROLL / LINE {
-            let items = array::<_, LINE>(
-                #[inline(always)]
-                |k| {
-                    let slot = part * LINE + k;
-                    let (item, next) = compute(loaded[slot], sums[slot]);
-                    sums[slot] = next;
-                    item
-                },
-            );
-            // SAFETY: as above; the lines are those of `lines`.
-            unsafe { if streams { to.stream(simd, i, items) } else { to.store_all(simd, i, items) } }
-            i += line;
-        }
-    }
-    for (k, total) in totals.iter_mut().enumerate() {
-        *total += ((sums[0][k] + sums[1][k]) + (sums[2][k] + sums[3][k])).sum().to_f64();
     }
 }
 
