@@ -201,13 +201,14 @@ impl Programs {
     /// What the rounds say about a pair.
     fn judged(&self, claim: &'static Claim, pair: &Pair, rounds: &Rounds, plan: &Plan) -> (Measurement, Decisive) {
         let comparison = self.comparison;
-        let place = |name: &str| comparison.place(name).unwrap_or(0);
+        let place =
+            |name: &str| comparison.place(name).expect("comparisons have what their pairs name, as a test shows");
         let (contender, baseline) = (place(pair.contender), place(pair.baseline));
         let over_baseline = |place: usize| rounds.ratios(baseline, place);
         let interval = |ratios: &[f64]| statistics::median_interval(ratios, plan.seed);
         let ratios = over_baseline(contender);
         let limits = pair.limit.map(|limit| over_baseline(place(limit)));
-        let twin = self.twins.iter().position(|(of, _)| *of == baseline).unwrap_or(0);
+        let twin = self.twins.iter().position(|(of, _)| *of == baseline).expect("every baseline has a twin");
         let itself = figure(claim, &interval(&over_baseline(comparison.programs.len() + twin)));
         // Its own scatter is in the interval of the pair as well.
         let resolution = itself.value.0.abs();
