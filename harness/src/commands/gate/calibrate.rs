@@ -13,7 +13,7 @@ use std::path::Path;
 use clap::Args;
 use isonorm_reports::gate::{self, Calibration, Said, Snapshot, Trial};
 
-use super::super::certify::now;
+use super::super::run::now;
 use super::super::{Answer, Error, Format, print_json, print_text};
 use super::measure::Measure;
 use crate::machine;

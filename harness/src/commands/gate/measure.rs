@@ -45,24 +45,35 @@ impl<'a> Measure<'a> {
         })
     }
 
-    /// Judges and times the kernels now; only times them if there are records of a campaign already.
+    /// Judges and times the kernels now; only times them if there are records of a campaign already, which may be those that an
+    /// earlier gate left here.
     pub(super) fn everything(&self, records: &[PathBuf]) -> Result<Snapshot, Error> {
-        // What an earlier run left would be taken for this one's.
-        match std::fs::remove_dir_all(&self.folder) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                return Err(isonorm_reports::Error::Write { path: self.folder.clone(), source }.into());
-            }
-            _ => {}
-        }
+        let mut all = records.to_vec();
         let on = &self.policy.on;
         if records.is_empty() && (on.correctness != Action::Off || on.accuracy != Action::Off) {
+            all.push(self.anew("campaign")?);
             self.certify()?;
         }
         if on.speed != Action::Off {
-            self.all_times(&self.folder.join("speed"), 0.0)?;
+            self.anew("again")?;
+            let speed = self.anew("speed")?;
+            self.all_times(&speed, 0.0)?;
+            if !records.iter().any(|folder| speed.starts_with(folder)) {
+                all.push(speed);
+            }
         }
-        let own = self.folder.exists().then(|| self.folder.clone());
-        Ok(Snapshot::of(&records.iter().cloned().chain(own).collect::<Vec<_>>())?)
+        Ok(Snapshot::of(&all)?)
+    }
+
+    /// A folder of this name, without what an earlier run left: it would be taken for this one's.
+    fn anew(&self, name: &str) -> Result<PathBuf, Error> {
+        let path = self.folder.join(name);
+        match std::fs::remove_dir_all(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(isonorm_reports::Error::Write { path, source }.into())
+            }
+            _ => Ok(path),
+        }
     }
 
     /// Measures the workloads that look slower again, longer and from the beginning, and puts what that gives in their place.

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use isonorm_reports::gate::{self, Action, Gate, Policy, Snapshot, Verdict};
 
-use super::certify::now;
 use super::kernels::Selection;
+use super::run::now;
 use super::{Answer, Error, Format, print_json, print_text};
 use crate::machine;
 use measure::Measure;
