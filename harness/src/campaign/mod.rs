@@ -105,7 +105,7 @@ pub struct Progress {
     /// Cases that failed.
     pub failed: AtomicU64,
     /// Set to stop early; what was done is kept.
-    pub stop: AtomicBool,
+    pub stop: Arc<AtomicBool>,
 }
 
 /// However short a campaign was, its findings may be shrunk for so long.

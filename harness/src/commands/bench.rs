@@ -4,7 +4,6 @@ use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -14,9 +13,9 @@ use isonorm_kernels::abi::{Dtype, DtypeSet};
 use isonorm_reports::record::{self, Ceiling, Number, Setting, Writer};
 use isonorm_reports::summary::Summary;
 
-use super::certify::{duration, finding_text, kernel_record, now, seed};
+use super::certify::{duration, finding_text, kernel_record, seed};
 use super::kernels::Selection;
-use super::{Answer, Error, Format, print_json, print_text};
+use super::{Answer, Error, Format, print_json, print_text, run};
 use crate::bench::check::{self, Checked};
 use crate::bench::kernel::Callable;
 use crate::bench::workload::{self, Shape, Workload};
@@ -118,33 +117,16 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     let tasks = tasks(&arguments, &entries, &threads)?;
     let file = arguments.out.join("bench.jsonl");
     let mut writer = Writer::create(&file)?;
-    writer.write(record::Campaign {
-        schema: record::SCHEMA_VERSION,
-        isonorm: env!("CARGO_PKG_VERSION").to_owned(),
-        revision: None,
-        seed: arguments.seed,
-        shard: record::Shard { index: 1, of: 1 },
-        budget: record::Budget::Seconds(Number(arguments.time.as_secs_f64())),
-        selection: arguments.selection.text("bench"),
-        threads: threads.iter().copied().max().unwrap_or(1) as u32,
-        machine: machine::describe(),
-        libtorch: arguments.versus.contains(&Versus::Libtorch).then(|| isonorm_oracles::LIBTORCH_VERSION.to_owned()),
-        started: now(),
-        command: std::env::args().skip(1).fold("cargo isonorm".to_owned(), |line, word| format!("{line} {word}")),
-    })?;
+    let budget = record::Budget::Seconds(Number(arguments.time.as_secs_f64()));
+    let most = threads.iter().copied().max().unwrap_or(1);
+    let header = run::campaign(arguments.selection.text("bench"), arguments.seed, budget, most);
+    let libtorch = header.libtorch.clone().filter(|_| arguments.versus.contains(&Versus::Libtorch));
+    writer.write(record::Campaign { libtorch, ..header })?;
     for entry in &entries {
         writer.write(kernel_record(entry, "cpu"))?;
     }
     warn_if_loaded();
-    let stop = Arc::new(AtomicBool::new(false));
-    let on_interrupt = Arc::clone(&stop);
-    // As for `certify`: failing to set the handler costs nothing but the grace.
-    let _ = ctrlc::set_handler(move || {
-        if on_interrupt.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("\nstopping after this workload: what was done is kept (again to stop at once)");
-    });
+    let stop = run::stop_on_interrupt("stopping after this workload: what was done");
 
     let mut measured = Measured::default();
     if !arguments.no_ceilings {
@@ -158,8 +140,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     }
     measure(&arguments, tasks, &stop, &mut writer, &mut measured)?;
     let interrupted = stop.load(Ordering::Relaxed);
-    let outcome = if interrupted { record::Outcome::Interrupted } else { record::Outcome::Complete };
-    writer.write(record::End { outcome, finished: now() })?;
+    writer.write(run::end(&stop))?;
     drop(writer);
 
     // Only this run is told, and before anything else in the folder is read.

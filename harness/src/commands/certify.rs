@@ -5,7 +5,7 @@ use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -15,7 +15,7 @@ use isonorm_reports::summary::{KernelSummary, Summary, Verdict};
 
 use super::kernels::Selection;
 use super::shard::{self, Shard};
-use super::{Answer, Error, Format, print_json, print_text};
+use super::{Answer, Error, Format, print_json, print_text, run};
 use crate::campaign::{self, Budget, Entry, Plan, Progress};
 use crate::machine;
 use crate::run::Origin;
@@ -78,23 +78,13 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
         _ => Writer::create_beside(&arguments.out.join(format!("records-{index}-of-{of}.jsonl")))?,
     };
     let budget = arguments.cases.map_or(Budget::Time(arguments.time), Budget::Cases);
-    let header = record::Campaign {
-        schema: record::SCHEMA_VERSION,
-        isonorm: env!("CARGO_PKG_VERSION").to_owned(),
-        revision: None,
-        seed: arguments.seed,
-        shard: record::Shard { index, of },
-        budget: match budget {
-            Budget::Cases(cases) => record::Budget::Cases(cases),
-            Budget::Time(time) => record::Budget::Seconds(Number(time.as_secs_f64())),
-        },
-        selection: arguments.selection.text("certify"),
-        threads: workers as u32,
-        machine: machine::describe(),
-        libtorch: (!arguments.no_libtorch).then(|| isonorm_oracles::LIBTORCH_VERSION.to_owned()),
-        started: now(),
-        command: std::env::args().skip(1).fold("cargo isonorm".to_owned(), |line, word| format!("{line} {word}")),
+    let asked = match budget {
+        Budget::Cases(cases) => record::Budget::Cases(cases),
+        Budget::Time(time) => record::Budget::Seconds(Number(time.as_secs_f64())),
     };
+    let header = run::campaign(arguments.selection.text("certify"), arguments.seed, asked, workers);
+    let libtorch = header.libtorch.clone().filter(|_| !arguments.no_libtorch);
+    let header = record::Campaign { shard: record::Shard { index, of }, libtorch, ..header };
     writer.write(header.clone())?;
     for entry in &entries {
         writer.write(kernel_record(entry, &arguments.device))?;
@@ -108,23 +98,14 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
         libtorch: !arguments.no_libtorch,
         replay: arguments.selection.replay(),
     };
-    let progress = Arc::new(Progress::default());
-    let on_interrupt = Arc::clone(&progress);
-    // A second Ctrl-C ends the program as usual would: the handler can be set only once, and failing to set it costs
-    // nothing but the grace.
-    let _ = ctrlc::set_handler(move || {
-        if on_interrupt.stop.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("\nstopping: what was done is kept (again to stop at once)");
-    });
+    let stop = run::stop_on_interrupt("stopping: what was done");
+    let progress = Arc::new(Progress { stop, ..Progress::default() });
     let records = watched(&plan, &progress, entries.len(), || campaign::run(&entries, &plan, &progress))?;
     for record in records {
         writer.write(record)?;
     }
     let interrupted = progress.stop.load(Ordering::Relaxed);
-    let outcome = if interrupted { record::Outcome::Interrupted } else { record::Outcome::Complete };
-    writer.write(record::End { outcome, finished: now() })?;
+    writer.write(run::end(&progress.stop))?;
     let written = writer.path().to_owned();
     drop(writer);
 
@@ -302,10 +283,6 @@ pub(super) fn finding_text(finding: &record::Finding) -> String {
     }
     let _ = writeln!(out, "  replay    {}", finding.replay);
     out
-}
-
-pub(super) fn now() -> String {
-    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
 }
 
 pub(super) fn duration(text: &str) -> Result<Duration, String> {

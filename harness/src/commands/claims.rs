@@ -2,7 +2,6 @@
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -14,11 +13,10 @@ use isonorm_reports::record::{self, Number, Writer};
 use isonorm_reports::summary::Summary;
 
 use super::bench::warn_if_loaded;
-use super::certify::{duration, now, seed};
-use super::{Answer, Error, Format, print_json, print_text};
+use super::certify::{duration, seed};
+use super::{Answer, Error, Format, print_json, print_text, run};
 use crate::bench::memory;
 use crate::claims::{Plan, measure, peak, steps};
-use crate::machine;
 
 /// Measure papers' claims: what is said to be faster or smaller beside what it is compared with, in turns, in one process.
 ///
@@ -49,7 +47,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
-    let claims = named(&arguments.names)?;
+    let claims = run::named(&arguments.names, &CLAIMS, |claim| claim.name, ("claim", "claims"))?;
     if let [comparison, shape, program] = arguments.peak_of[..] {
         let place = peak::Place { comparison, shape, program };
         let bytes =
@@ -59,38 +57,16 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     let plan = Plan { time: arguments.time, threads: usize::from(arguments.threads), seed: arguments.seed };
     let file = arguments.out.join("claims.jsonl");
     let mut writer = Writer::create(&file)?;
-    writer.write(record::Campaign {
-        schema: record::SCHEMA_VERSION,
-        isonorm: env!("CARGO_PKG_VERSION").to_owned(),
-        revision: None,
-        seed: arguments.seed,
-        shard: record::Shard { index: 1, of: 1 },
-        budget: record::Budget::Seconds(Number(arguments.time.as_secs_f64())),
-        selection: std::iter::once("claims")
-            .chain(arguments.names.iter().map(String::as_str))
-            .collect::<Vec<_>>()
-            .join(" "),
-        threads: u32::from(arguments.threads),
-        machine: machine::describe(),
-        libtorch: Some(isonorm_oracles::LIBTORCH_VERSION.to_owned()),
-        started: now(),
-        command: std::env::args().skip(1).fold("cargo isonorm".to_owned(), |line, word| format!("{line} {word}")),
-    })?;
+    let selection = std::iter::once("claims").chain(arguments.names.iter().map(String::as_str));
+    let budget = record::Budget::Seconds(Number(arguments.time.as_secs_f64()));
+    let selection = selection.collect::<Vec<_>>().join(" ");
+    writer.write(run::campaign(selection, arguments.seed, budget, plan.threads))?;
     warn_if_loaded();
-    let stop = Arc::new(AtomicBool::new(false));
-    let on_interrupt = Arc::clone(&stop);
-    // As for `certify`: failing to set the handler costs nothing but the grace.
-    let _ = ctrlc::set_handler(move || {
-        if on_interrupt.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("\nstopping after this claim: what was measured is kept (again to stop at once)");
-    });
+    let stop = run::stop_on_interrupt("stopping after this claim: what was measured");
     memory::keep_freed_blocks();
     all(&claims, &plan, &stop, &mut writer)?;
     let interrupted = stop.load(Ordering::Relaxed);
-    let outcome = if interrupted { record::Outcome::Interrupted } else { record::Outcome::Complete };
-    writer.write(record::End { outcome, finished: now() })?;
+    writer.write(run::end(&stop))?;
     drop(writer);
 
     let found = Summary::read(std::slice::from_ref(&file))?.claims;
@@ -106,22 +82,6 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
         return Err(Error::Usage("stopped before its end: what was measured is in the report".to_owned()));
     }
     Ok(if wrong { Answer::Findings } else { Answer::Well })
-}
-
-/// The claims of these names; all if there are none.
-fn named(names: &[String]) -> Result<Vec<&'static Claim>, Error> {
-    if names.is_empty() {
-        return Ok(CLAIMS.to_vec());
-    }
-    let found = names.iter().map(|name| {
-        isonorm_oracles::claims::find(name).ok_or_else(|| {
-            let all: Vec<&str> = CLAIMS.iter().map(|claim| claim.name).collect();
-            let likeness = |other: &&&str| (strsim::jaro_winkler(other, name) * 1e6) as u64;
-            let closest = all.iter().max_by_key(likeness).copied().unwrap_or_default();
-            Error::Usage(format!("there is no claim `{name}`; did you mean `{closest}`? There are: {}", all.join(", ")))
-        })
-    });
-    found.collect()
 }
 
 /// Measures one after the other, and writes a record for each as soon as it is done.

@@ -13,8 +13,8 @@ use isonorm_reports::identities::{document, explanation, networks_text, table};
 use isonorm_reports::record::{self, IdentityVerdict, Writer};
 use isonorm_reports::summary::Summary;
 
-use super::certify::{now, seed};
-use super::{Answer, Error, Format, print_json, print_text};
+use super::certify::seed;
+use super::{Answer, Error, Format, print_json, print_text, run};
 use crate::identities::{Plan, check};
 use crate::{machine, networks};
 
@@ -38,36 +38,14 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
-    let identities = named(&arguments.names)?;
+    let identities = run::named(&arguments.names, &IDENTITIES, |identity| identity.name, ("identity", "identities"))?;
     let workers = arguments.jobs.map_or_else(machine::cores, NonZero::get).clamp(1, identities.len());
     let file = arguments.out.join("identities.jsonl");
     let mut writer = Writer::create(&file)?;
-    writer.write(record::Campaign {
-        schema: record::SCHEMA_VERSION,
-        isonorm: env!("CARGO_PKG_VERSION").to_owned(),
-        revision: None,
-        seed: arguments.seed,
-        shard: record::Shard { index: 1, of: 1 },
-        budget: record::Budget::Cases(identities.len() as u64),
-        selection: std::iter::once("identities")
-            .chain(arguments.names.iter().map(String::as_str))
-            .collect::<Vec<_>>()
-            .join(" "),
-        threads: workers as u32,
-        machine: machine::describe(),
-        libtorch: Some(isonorm_oracles::LIBTORCH_VERSION.to_owned()),
-        started: now(),
-        command: std::env::args().skip(1).fold("cargo isonorm".to_owned(), |line, word| format!("{line} {word}")),
-    })?;
-    let stop = std::sync::Arc::new(AtomicBool::new(false));
-    let on_interrupt = std::sync::Arc::clone(&stop);
-    // As for `certify`: failing to set the handler costs nothing but the grace.
-    let _ = ctrlc::set_handler(move || {
-        if on_interrupt.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("\nstopping after the identities under way: what was checked is kept (again to stop at once)");
-    });
+    let selection = std::iter::once("identities").chain(arguments.names.iter().map(String::as_str));
+    let budget = record::Budget::Cases(identities.len() as u64);
+    writer.write(run::campaign(selection.collect::<Vec<_>>().join(" "), arguments.seed, budget, workers))?;
+    let stop = run::stop_on_interrupt("stopping after the identities under way: what was checked");
     let writer = Mutex::new(writer);
     all(&identities, &Plan::full(arguments.seed), workers, &stop, &writer)?;
     let interrupted = stop.load(Ordering::Relaxed);
@@ -77,10 +55,9 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     } else {
         Vec::new()
     };
-    let outcome = if interrupted { record::Outcome::Interrupted } else { record::Outcome::Complete };
     let mut writer = writer.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     experiments.iter().try_for_each(|experiment| writer.write(experiment.clone()))?;
-    writer.write(record::End { outcome, finished: now() })?;
+    writer.write(run::end(&stop))?;
     drop(writer);
 
     let mut found = Summary::read(std::slice::from_ref(&file))?.identities;
@@ -99,23 +76,6 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     let fails = found.iter().any(|identity| identity.verdict == IdentityVerdict::Fails)
         || experiments.iter().any(|experiment| !experiment.agrees);
     Ok(if fails { Answer::Findings } else { Answer::Well })
-}
-
-/// The identities of these names; all if there are none.
-fn named(names: &[String]) -> Result<Vec<&'static Identity>, Error> {
-    if names.is_empty() {
-        return Ok(IDENTITIES.to_vec());
-    }
-    let found = names.iter().map(|name| {
-        isonorm_oracles::identities::find(name).ok_or_else(|| {
-            let likeness = |identity: &&&Identity| (strsim::jaro_winkler(identity.name, name) * 1e6) as u64;
-            let closest = IDENTITIES.iter().max_by_key(likeness).map_or("", |identity| identity.name);
-            Error::Usage(format!(
-                "there is no identity `{name}`; did you mean `{closest}`? `isonorm list identities` names them all"
-            ))
-        })
-    });
-    found.collect()
 }
 
 /// Checks them, several at a time, and writes a record for each as soon as it is done.

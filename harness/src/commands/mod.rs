@@ -11,6 +11,7 @@ mod kernels;
 mod list;
 mod replay;
 mod report;
+mod run;
 mod shard;
 
 use std::process::ExitCode;

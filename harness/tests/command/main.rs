@@ -297,7 +297,9 @@ fn a_claim_that_is_not_there_is_no_question() {
     let output = isonorm(&["claims", "rms_nrom"]);
     assert_eq!(output.status.code(), Some(2));
     let said = text(&output.stderr);
-    assert!(said.contains("did you mean `rms_norm`") && said.contains("flash_norm"), "{said}");
+    assert!(said.contains("did you mean `rms_norm`?") && said.contains("list claims"), "{said}");
+    let said = text(&isonorm(&["claims", "xyz"]).stderr);
+    assert!(said.contains("no claim `xyz`") && !said.contains("did you mean"), "{said}");
     let claims = json(&isonorm(&["list", "claims", "--format", "json"]));
     assert_eq!(claims.as_array().map(Vec::len), Some(isonorm_oracles::claims::CLAIMS.len()));
     let papers = json(&isonorm(&["list", "papers", "--format", "json"]));
