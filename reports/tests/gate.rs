@@ -363,14 +363,8 @@ fn every_form_of_the_answer_shows_it() {
 
 #[test]
 fn documents_have_schemas() {
-    let check = |name: &str, schema: schemars::Schema, documents: &[serde_json::Value]| {
-        let path = format!("{}/schema/{name}.schema.json", env!("CARGO_MANIFEST_DIR"));
-        expect_file![path].assert_eq(&(serde_json::to_string_pretty(&schema).expect("JSON") + "\n"));
-        let schema = jsonschema::validator_for(schema.as_value()).expect("a schema");
-        for document in documents {
-            assert!(schema.is_valid(document), "{name}: {:?}", schema.validate(document).err());
-        }
-        assert!(!schema.is_valid(&serde_json::json!({ "verdict": 1 })));
+    let check = |name, schema, documents: &[_]| {
+        common::check_schema(name, schema, documents, serde_json::json!({ "verdict": 1 }));
     };
     let before = with_speed(snapshot_of(records(0.2, vec![])), cells(&[0.01; 3], 3, 0.0));
     let after = with_speed(snapshot_of(records(0.8, vec![found("within_bound", 1)])), cells(&[0.01, 0.3], 9, 0.2));
