@@ -144,6 +144,14 @@ fn a_wrong_program_leaves_nothing_to_judge() {
     assert!(why.contains("must not"), "{why}");
 }
 
+#[test]
+fn a_figure_tells_all_pairs_of_a_claim_apart() {
+    for claim in CLAIMS {
+        let pairs: usize = claim.comparisons.iter().map(|comparison| comparison.pairs.len()).sum();
+        assert!(pairs <= isonorm_reports::plot::MOST_CLAIM_PAIRS, "{}: {pairs}", claim.name);
+    }
+}
+
 /// Every program of every claim, on little data, in the narrowest size.
 #[test]
 fn every_program_gives_what_it_must() {

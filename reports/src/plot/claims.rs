@@ -7,8 +7,10 @@ use super::theme::{self, Axis, Drawn, Ink, KERNEL, LEGEND, LIBTORCH, Look, QUIET
 use crate::Error;
 use crate::record::{Claim, Measurement, Number};
 
+/// So many pairs of a claim can be told apart in its figure.
+pub const MOST_PAIRS: usize = 10;
 /// Inks and looks of pairs, in order: those that decide are filled.
-const PAIRS: [(Ink, Look, Look); 8] = [
+const PAIRS: [(Ink, Look, Look); MOST_PAIRS] = [
     (KERNEL, Look::Points, Look::Rings),
     (LIBTORCH, Look::Blocks, Look::Frames),
     (WRONG, Look::Points, Look::Rings),
@@ -17,6 +19,8 @@ const PAIRS: [(Ink, Look, Look); 8] = [
     (KERNEL, Look::Blocks, Look::Frames),
     (LIBTORCH, Look::Points, Look::Rings),
     (WRONG, Look::Blocks, Look::Frames),
+    (TEXT, Look::Points, Look::Rings),
+    (QUIET, Look::Blocks, Look::Frames),
 ];
 /// Pixels of a line of the legend.
 const LINE: u32 = 20;
@@ -72,7 +76,7 @@ fn draw(area: &theme::Area, claim: &Claim, titles: &[&str]) -> Drawn {
     let shown = || claim.measurements.iter().filter(|m| m.measured.low.0.is_finite() && m.measured.high.0.is_finite());
     let (mut low, mut high) = (stated.0.min(0.0), stated.1.max(0.0));
     for m in shown() {
-        // Whatever is far outside is cut off at twice the distance between the ends.
+        // Whatever is far outside is cut off.
         low = low.min(m.measured.low.0.max(-1.0));
         high = high.max(m.measured.high.0.min(4.0));
     }
@@ -82,7 +86,7 @@ fn draw(area: &theme::Area, claim: &Claim, titles: &[&str]) -> Drawn {
     let ends = (low - margin, high + margin);
     let y = Axis {
         ends,
-        label: "",
+        label: &claim.metric,
         marks: marks
             .filter(|at| (ends.0..=ends.1).contains(at))
             .map(|at| (at, format!("{} %", Number(100.0 * round(at)))))

@@ -49,7 +49,7 @@ pub fn figures(summary: &Summary) -> Result<Vec<Figure>, Error> {
 }
 
 pub use bench::figures as bench_figures;
-pub use claims::figures as claim_figures;
+pub use claims::{MOST_PAIRS as MOST_CLAIM_PAIRS, figures as claim_figures};
 pub use gate::figures as gate_figures;
 pub use identities::{figures as identity_figures, network_figures};
 pub use theme::{css, css_variables};
