@@ -86,7 +86,7 @@ fn draw(area: &theme::Area, claim: &Claim, titles: &[&str]) -> Drawn {
     let ends = (low - margin, high + margin);
     let y = Axis {
         ends,
-        label: &claim.metric,
+        label: "",
         marks: marks
             .filter(|at| (ends.0..=ends.1).contains(at))
             .map(|at| (at, format!("{} %", Number(100.0 * round(at)))))
