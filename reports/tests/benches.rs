@@ -3,6 +3,8 @@
 mod common;
 #[path = "common/benches.rs"]
 mod made_up;
+#[path = "common/schema.rs"]
+mod schema;
 
 use common::{campaign, end, kernel};
 use expect_test::{ExpectFile, expect_file};
@@ -68,7 +70,7 @@ fn the_document_has_a_schema() {
     let records = [run(small().into_iter().map(Record::from)), made_up::records(), vec![]];
     let document = |records| serde_json::to_value(bench::document(&Summary::of(records).benches)).unwrap();
     let other = serde_json::json!([{ "ratio": 1 }]);
-    common::check_schema("bench", schemars::schema_for!(Vec<bench::Document>), &records.map(document), other);
+    schema::check("bench", schemars::schema_for!(Vec<bench::Document>), &records.map(document), other);
 }
 
 #[test]

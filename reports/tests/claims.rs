@@ -6,6 +6,8 @@ use isonorm_reports::record::{Claim, ClaimProgram, ClaimVerdict, Interval, Measu
 use isonorm_reports::summary::Summary;
 
 mod common;
+#[path = "common/schema.rs"]
+mod schema;
 
 fn interval(value: f64) -> Interval {
     Interval { value: Number(value), low: Number(value - 0.015625), high: Number(value + 0.03125) }
@@ -89,7 +91,7 @@ fn texts_and_document_are_as_before() {
 fn the_document_has_a_schema() {
     let document = serde_json::to_value(document(&summary().claims)).unwrap();
     let other = serde_json::json!([{ "name": "good" }]);
-    common::check_schema("claims", schemars::schema_for!(Vec<Document>), &[document], other);
+    schema::check("claims", schemars::schema_for!(Vec<Document>), &[document], other);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The gate: each kind of regression planted must be found, and what has not changed must pass.
 
 mod common;
+#[path = "common/schema.rs"]
+mod schema;
 
 use std::collections::BTreeMap;
 
@@ -364,7 +366,7 @@ fn every_form_of_the_answer_shows_it() {
 #[test]
 fn documents_have_schemas() {
     let check = |name, schema, documents: &[_]| {
-        common::check_schema(name, schema, documents, serde_json::json!({ "verdict": 1 }));
+        schema::check(name, schema, documents, serde_json::json!({ "verdict": 1 }));
     };
     let before = with_speed(snapshot_of(records(0.2, vec![])), cells(&[0.01; 3], 3, 0.0));
     let after = with_speed(snapshot_of(records(0.8, vec![found("within_bound", 1)])), cells(&[0.01, 0.3], 9, 0.2));

@@ -8,6 +8,8 @@ use isonorm_reports::record::{
 use isonorm_reports::summary::Summary;
 
 mod common;
+#[path = "common/schema.rs"]
+mod schema;
 
 fn identity(name: &str, verdict: IdentityVerdict) -> Identity {
     let holds = verdict == IdentityVerdict::Holds;
@@ -97,7 +99,7 @@ fn texts_and_document_are_as_before() {
 fn the_document_has_a_schema() {
     let document = serde_json::to_value(document(&summary().identities)).unwrap();
     let other = serde_json::json!([{ "name": "good" }]);
-    common::check_schema("identities", schemars::schema_for!(Vec<Document>), &[document], other);
+    schema::check("identities", schemars::schema_for!(Vec<Document>), &[document], other);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What reports say, word for word where they are small.
 
 mod common;
+#[path = "common/schema.rs"]
+mod schema;
 
 use std::path::Path;
 
@@ -88,7 +90,7 @@ fn small_reports_are_as_they_were() {
 #[test]
 fn documents_have_schemas() {
     let check = |name, schema, documents: &[_]| {
-        common::check_schema(name, schema, documents, serde_json::json!({ "cases": -1 }));
+        schema::check(name, schema, documents, serde_json::json!({ "cases": -1 }));
     };
     let summaries = [small(), Summary::of([]), Summary::of(records())];
     let documents = summaries.iter().map(|s| serde_json::to_value(json::document(s)).unwrap());
