@@ -123,7 +123,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     let libtorch = header.libtorch.clone().filter(|_| arguments.versus.contains(&Versus::Libtorch));
     writer.write(record::Campaign { libtorch, ..header })?;
     for entry in &entries {
-        writer.write(kernel_record(entry, "cpu"))?;
+        writer.write(kernel_record(entry))?;
     }
     warn_if_loaded();
     let stop = run::stop_on_interrupt("stopping after this workload: what was done");

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use isonorm_cuda::Library;
+use isonorm_cuda::compile::Cache;
 use isonorm_kernels::abi::{Direction, DtypeSet};
 use isonorm_oracles::operators;
 
 use super::Error;
 use crate::campaign::{Entry, UnknownOperator};
-use crate::run::{Contender, InProcess, Limits, Plugin};
+use crate::run::{Contender, Device, Executed, InProcess, Limits, Plugin};
 
 /// Which kernels.
 #[derive(Clone, Debug, Args)]
@@ -30,6 +32,13 @@ pub(super) struct Selection {
     /// The kernels of this library instead of the built-in ones; may be repeated.
     #[arg(long, value_name = "F.so")]
     plugin: Vec<PathBuf>,
+    /// Where the kernels run: the built-in ones on the processor, or those for CUDA on the PTX executor.
+    #[arg(long, value_enum)]
+    device: Option<Device>,
+    /// The kernels of this CUDA source instead of the built-in ones, executed on the PTX executor: a manifest, or the source beside
+    /// it (F.cu or F.ptx, and F.toml); may be repeated.
+    #[arg(long, value_name = "F", conflicts_with = "plugin")]
+    cuda: Vec<PathBuf>,
     /// Seconds after which a call of a library's kernel counts as hung.
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
     call_limit: f64,
@@ -102,8 +111,19 @@ impl Selection {
     }
 
     fn contenders(&self) -> Result<Vec<Arc<dyn Contender>>, Error> {
+        let device = self.device.unwrap_or(if self.cuda.is_empty() { Device::Cpu } else { Device::Ptx });
+        if device == Device::Ptx && !self.plugin.is_empty() {
+            return Err(Error::Usage("a shared library's kernels run on the CPU: leave out --device ptx".to_owned()));
+        }
+        if device == Device::Cpu && !self.cuda.is_empty() {
+            return Err(Error::Usage("CUDA kernels cannot run on the CPU itself: leave out --device, or give ptx".to_owned()));
+        }
+        if !self.cuda.is_empty() {
+            let libraries = self.cuda.iter().map(|path| Library::open(path)).collect::<Result<Vec<_>, _>>()?;
+            return executed(libraries);
+        }
         if self.plugin.is_empty() {
-            return Ok(builtin());
+            return builtin(device);
         }
         if !(self.call_limit > 0.0 && self.call_limit < 1e6) {
             return Err(Error::Usage(format!("--call-limit is {}: give seconds above 0", self.call_limit)));
@@ -118,7 +138,7 @@ impl Selection {
 
     /// What to add to a replay line so that it finds the same kernels.
     pub(super) fn replay(&self) -> String {
-        self.plugin.iter().map(|path| format!(" --plugin {}", path.display())).collect()
+        self.sources().into_iter().map(|word| format!(" {word}")).collect()
     }
 
     /// Whether element types were asked for.
@@ -138,8 +158,15 @@ impl Selection {
         let lists = [("--op", &self.op), ("--kernel", &self.kernel), ("--direction", &half), ("--dtype", &dtypes)];
         let lists = lists.into_iter().filter(|(_, items)| !items.is_empty());
         let lists = lists.flat_map(|(name, items)| [name.to_owned(), items.join(",")]);
-        let plugins = self.plugin.iter().flat_map(|path| ["--plugin".to_owned(), path.display().to_string()]);
-        lists.chain(plugins).collect()
+        lists.chain(self.sources()).collect()
+    }
+
+    /// The arguments that say where kernels come from.
+    fn sources(&self) -> Vec<String> {
+        let device = self.device.iter().flat_map(|device| ["--device".to_owned(), device.to_string()]);
+        let files = [("--plugin", &self.plugin), ("--cuda", &self.cuda)];
+        let files = files.into_iter().flat_map(|(option, paths)| paths.iter().map(move |path| (option, path)));
+        device.chain(files.flat_map(|(option, path)| [option.to_owned(), path.display().to_string()])).collect()
     }
 
     /// Adds what a policy selects to what the command line does not.
@@ -167,10 +194,31 @@ impl Selection {
     }
 }
 
-/// The kernels that come with isonorm.
-pub(super) fn builtin() -> Vec<Arc<dyn Contender>> {
-    isonorm_kernels::builtin()
-        .into_iter()
-        .map(|kernel| Arc::new(InProcess::new(kernel)) as Arc<dyn Contender>)
-        .collect()
+/// The kernels that come with isonorm, for a device.
+pub(super) fn builtin(device: Device) -> Result<Vec<Arc<dyn Contender>>, Error> {
+    match device {
+        Device::Ptx => executed(Library::built_in()?),
+        Device::Cpu => {
+            let kernels = isonorm_kernels::builtin().into_iter();
+            Ok(kernels.map(|kernel| Arc::new(InProcess::new(kernel)) as Arc<dyn Contender>).collect())
+        }
+    }
+}
+
+/// The kernels of manifests.
+fn executed(libraries: Vec<Library>) -> Result<Vec<Arc<dyn Contender>>, Error> {
+    let mut contenders: Vec<Arc<dyn Contender>> = Vec::new();
+    for library in libraries {
+        let kernels = Executed::of(library, Cache::of_user())?.into_iter();
+        contenders.extend(kernels.map(|kernel| Arc::new(kernel) as Arc<dyn Contender>));
+    }
+    Ok(contenders)
+}
+
+/// Compiles what has to be compiled.
+pub(super) fn prepare(entries: &[Entry]) -> Result<(), Error> {
+    for entry in entries {
+        entry.contender.prepare(&entry.offer.dtypes)?;
+    }
+    Ok(())
 }

@@ -70,6 +70,8 @@ enum Error {
     #[error(transparent)]
     Run(#[from] crate::run::RunError),
     #[error(transparent)]
+    Library(#[from] isonorm_cuda::LibraryError),
+    #[error(transparent)]
     Report(#[from] isonorm_reports::Error),
     #[error(transparent)]
     Gate(#[from] isonorm_reports::gate::GateError),

@@ -11,15 +11,15 @@ use std::ops::Range;
 use isonorm_kernels::abi::Dtype;
 
 use super::conduct::value;
-use super::{Answer, Conduct, Difference, Outcome, Place, Request, TensorArg};
+use super::{Answer, Conduct, Difference, Outcome, Place, Request, TensorArg, Work};
 
 /// The bytes that memory is filled with before a call.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Poison {
     /// In outputs.
-    inside: u8,
+    pub(super) inside: u8,
     /// Around all tensors.
-    around: u8,
+    pub(super) around: u8,
 }
 
 /// For the first and the second call. In the second, numbers read around a tensor are not those in outputs.
@@ -73,10 +73,17 @@ pub(super) struct Calls<'a> {
     pub(super) prelude: Vec<Vec<u8>>,
     pub(super) conduct: Vec<Conduct>,
     pub(super) seconds: f64,
+    /// What the launches of the first call did.
+    pub(super) work: Option<Work>,
 }
 
 /// Where calls are made.
 pub(super) trait Room {
+    /// What a difference means that follows which of the two calls it was.
+    fn follows_call(difference: Difference) -> Conduct {
+        Conduct::AddressDependent(difference)
+    }
+
     /// Calls the kernel twice, with memory poisoned so, after a prelude if the request has one and it is wanted.
     fn call(&mut self, request: &Request, poison: [Poison; 2], prelude: bool) -> Result<Calls<'_>, Outcome>;
 }
@@ -98,6 +105,9 @@ fn attempt(room: &mut impl Room, request: &Request) -> Result<Answer, Outcome> {
         look_around(request, scene, &reached, &mut conduct);
     }
     let outputs = calls.scenes[0].outputs(request);
+    if conduct.iter().any(Conduct::is_fatal) {
+        return Ok(Answer { outputs, conduct, seconds: calls.seconds, work: calls.work });
+    }
     let mut differing = Vec::new();
     for (position, output) in request.outputs.iter().enumerate() {
         let pair = calls.scenes.map(|scene| scene.data(request.inputs.len() + position));
@@ -111,7 +121,7 @@ fn attempt(room: &mut impl Room, request: &Request) -> Result<Answer, Outcome> {
             None => {}
         }
     }
-    let answer = Answer { outputs, conduct, seconds: calls.seconds };
+    let answer = Answer { outputs, conduct, seconds: calls.seconds, work: calls.work };
     if differing.is_empty() {
         return Ok(answer);
     }
@@ -120,8 +130,8 @@ fn attempt(room: &mut impl Room, request: &Request) -> Result<Answer, Outcome> {
 }
 
 /// Repeats both calls with the poison exchanged, to learn what a difference follows.
-fn explain(
-    room: &mut impl Room,
+fn explain<R: Room>(
+    room: &mut R,
     request: &Request,
     mut answer: Answer,
     second: &[Vec<u8>],
@@ -140,7 +150,7 @@ fn explain(
         };
         let (first, second) = (&answer.outputs[position][..], &second[position][..]);
         let kind = if equal([first, second]) {
-            Conduct::AddressDependent
+            R::follows_call
         } else if equal([second, first]) {
             Conduct::ReadOutside
         } else {

@@ -97,7 +97,7 @@ impl Room for InProcessRunner {
             Scene { bytes: first, slots: before, poison: poison[0] },
             Scene { bytes: second, slots: after, poison: poison[1] },
         ];
-        Ok(Calls { scenes, prelude: kept, conduct, seconds })
+        Ok(Calls { scenes, prelude: kept, conduct, seconds, work: None })
     }
 }
 
