@@ -116,7 +116,9 @@ impl Selection {
             return Err(Error::Usage("a shared library's kernels run on the CPU: leave out --device ptx".to_owned()));
         }
         if device == Device::Cpu && !self.cuda.is_empty() {
-            return Err(Error::Usage("CUDA kernels cannot run on the CPU itself: leave out --device, or give ptx".to_owned()));
+            return Err(Error::Usage(
+                "CUDA kernels cannot run on the CPU itself: leave out --device, or give ptx".to_owned(),
+            ));
         }
         if !self.cuda.is_empty() {
             let libraries = self.cuda.iter().map(|path| Library::open(path)).collect::<Result<Vec<_>, _>>()?;

@@ -340,9 +340,13 @@ impl Lines<'_> {
         let mut layouts = Layouts::default();
         for word in &file.layouts {
             let more: Layouts = self.word("layouts", word)?;
+            if more.strided {
+                let what = "`layouts`: a manifest has no names for strides; it can be contiguous, offset, channels_last, in_place";
+                return Err(self.at(self.of(word), what.to_owned()));
+            }
             layouts = Layouts {
                 offset: layouts.offset || more.offset,
-                strided: layouts.strided || more.strided,
+                strided: false,
                 channels_last: layouts.channels_last || more.channels_last,
                 in_place: layouts.in_place || more.in_place,
             };
@@ -433,4 +437,3 @@ impl Lines<'_> {
         Err(self.at(line, what))
     }
 }
-

@@ -64,7 +64,7 @@ fn a_call_becomes_launches() {
     assert_eq!(plan.scratch, [("parts".to_owned(), 12)]);
     let [step] = &plan.steps[..] else { panic!("{plan:?}") };
     assert_eq!(step.entry, "norm<__nv_bfloat16, float, 8, true>");
-    assert_eq!((step.grid, step.block, step.cluster), ([3, 2, 1], Some([32, 1, 1]), [2, 1, 1]));
+    assert_eq!((step.grid, step.block, step.cluster), ([3, 2, 1], Some([32, 1, 1]), Some([2, 1, 1])));
     assert_eq!((step.shared, step.num_warps), (Some(8), Some(1)));
     assert_eq!(step.constants, [("BLOCK".into(), "32".into()), ("EVEN".into(), "True".into())]);
     let scalar = |kind, bytes: &[u8]| Given::Scalar(kind, bytes.to_vec());
@@ -99,6 +99,7 @@ fn what_is_wrong_is_said_with_its_line_and_key() {
         ("\"forward\"", "\"forwards\"", &["line 10", "`direction`", "forward or backward"]),
         ("\"bf16:f32\"", "\"bf61\"", &["line 11", "`dtypes`", "bf61", "f16"]),
         ("\"in_place\"", "\"inplace\"", &["line 12", "`layouts`", "in_place"]),
+        ("\"in_place\"", "\"strided\"", &["line 12", "`layouts`", "no names for strides"]),
         ("\"f32\"\nreduction", "\"bf16\"\nreduction", &["line 13", "`precision`", "f32 or f64"]),
         ("blocked:64", "blocked", &["line 14", "`reduction`", "blocked:B"]),
         ("\"approximate\"", "\"fast\"", &["line 15", "`rsqrt`", "approximate"]),
@@ -128,7 +129,11 @@ fn what_is_wrong_is_said_with_its_line_and_key() {
 #[test]
 fn what_has_no_value_in_a_call_is_said_with_its_values() {
     let cases = [
-        ("\"r * warps\"", "\"rows * warps\"", &["`scratch.parts.elements`", "there is no `rows`", "channels_last, d"][..]),
+        (
+            "\"r * warps\"",
+            "\"rows * warps\"",
+            &["`scratch.parts.elements`", "there is no `rows`", "channels_last, d"][..],
+        ),
         ("[\"32 * warps\"]", "[\"d / 7\"]", &["`block`", "3.4", "whole number", "d = 24"]),
         ("[\"32 * warps\"]", "[\"d - 30\"]", &["`block`", "-6", "d = 24"]),
         ("[\"32 * warps\"]", "[\"data\"]", &["`block`", "__nv_bfloat16", "whole number"]),
@@ -142,7 +147,8 @@ fn what_has_no_value_in_a_call_is_said_with_its_values() {
     ];
     for (right, wrong, mentions) in cases {
         assert!(WHOLE.contains(right), "{right}");
-        let manifest = Manifest::parse(&WHOLE.replacen(right, wrong, 1)).unwrap_or_else(|error| panic!("{wrong}: {error}"));
+        let manifest =
+            Manifest::parse(&WHOLE.replacen(right, wrong, 1)).unwrap_or_else(|error| panic!("{wrong}: {error}"));
         let error = manifest.kernels[0].plan(&call(3, 24, true)).expect_err(wrong).to_string();
         for mention in mentions {
             assert!(error.contains(mention), "{wrong}: `{mention}` is not in: {error}");
