@@ -7,12 +7,13 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use isonorm_cuda::Library;
 use isonorm_cuda::compile::Cache;
+use isonorm_cuda::driver::Gpu;
 use isonorm_kernels::abi::{Direction, DtypeSet};
 use isonorm_oracles::operators;
 
 use super::Error;
 use crate::campaign::{Entry, UnknownOperator};
-use crate::run::{Contender, Device, Executed, InProcess, Limits, Plugin};
+use crate::run::{Contender, Device, Executed, InProcess, Limits, OnGpu, Plugin};
 
 /// Which kernels.
 #[derive(Clone, Debug, Args)]
@@ -112,17 +113,19 @@ impl Selection {
 
     fn contenders(&self) -> Result<Vec<Arc<dyn Contender>>, Error> {
         let device = self.device.unwrap_or(if self.cuda.is_empty() { Device::Cpu } else { Device::Ptx });
-        if device == Device::Ptx && !self.plugin.is_empty() {
-            return Err(Error::Usage("a shared library's kernels run on the CPU: leave out --device ptx".to_owned()));
+        if device != Device::Cpu && !self.plugin.is_empty() {
+            return Err(Error::Usage(format!(
+                "a shared library's kernels run on the CPU: leave out --device {device}"
+            )));
         }
         if device == Device::Cpu && !self.cuda.is_empty() {
             return Err(Error::Usage(
-                "CUDA kernels cannot run on the CPU itself: leave out --device, or give ptx".to_owned(),
+                "CUDA kernels cannot run on the CPU itself: leave out --device, or give ptx or cuda".to_owned(),
             ));
         }
         if !self.cuda.is_empty() {
             let libraries = self.cuda.iter().map(|path| Library::open(path)).collect::<Result<Vec<_>, _>>()?;
-            return executed(libraries);
+            return of_manifests(libraries, device);
         }
         if self.plugin.is_empty() {
             return builtin(device);
@@ -199,7 +202,7 @@ impl Selection {
 /// The kernels that come with isonorm, for a device.
 pub(super) fn builtin(device: Device) -> Result<Vec<Arc<dyn Contender>>, Error> {
     match device {
-        Device::Ptx => executed(Library::built_in()?),
+        Device::Ptx | Device::Cuda => of_manifests(Library::built_in()?, device),
         Device::Cpu => {
             let kernels = isonorm_kernels::builtin().into_iter();
             Ok(kernels.map(|kernel| Arc::new(InProcess::new(kernel)) as Arc<dyn Contender>).collect())
@@ -207,12 +210,20 @@ pub(super) fn builtin(device: Device) -> Result<Vec<Arc<dyn Contender>>, Error> 
     }
 }
 
-/// The kernels of manifests.
-fn executed(libraries: Vec<Library>) -> Result<Vec<Arc<dyn Contender>>, Error> {
+/// The kernels of manifests, on the executor or on the GPU.
+fn of_manifests(libraries: Vec<Library>, device: Device) -> Result<Vec<Arc<dyn Contender>>, Error> {
+    let gpu = if device == Device::Cuda { Some(Arc::new(Gpu::open()?)) } else { None };
     let mut contenders: Vec<Arc<dyn Contender>> = Vec::new();
-    for library in libraries {
-        let kernels = Executed::of(library, Cache::of_user())?.into_iter();
-        contenders.extend(kernels.map(|kernel| Arc::new(kernel) as Arc<dyn Contender>));
+    for mut library in libraries {
+        if let Some(gpu) = &gpu {
+            library.source.arch = gpu.arch.clone();
+        }
+        for kernel in Executed::of(library, Cache::of_user())? {
+            contenders.push(match &gpu {
+                Some(gpu) => Arc::new(OnGpu::new(kernel.on(gpu.sms), Arc::clone(gpu))),
+                None => Arc::new(kernel),
+            });
+        }
     }
     Ok(contenders)
 }

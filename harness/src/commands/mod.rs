@@ -72,6 +72,8 @@ enum Error {
     #[error(transparent)]
     Library(#[from] isonorm_cuda::LibraryError),
     #[error(transparent)]
+    Gpu(#[from] isonorm_cuda::driver::GpuError),
+    #[error(transparent)]
     Report(#[from] isonorm_reports::Error),
     #[error(transparent)]
     Gate(#[from] isonorm_reports::gate::GateError),

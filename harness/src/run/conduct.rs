@@ -19,6 +19,17 @@ pub(super) const ON_CPU: [&str; 9] = [
     "quiescent",
 ];
 
+/// The properties of conduct that a kernel on a GPU shows.
+pub(super) const ON_GPU: [&str; 7] = [
+    "unmodified_inputs",
+    "writes_inside",
+    "writes_everything",
+    "repeatable",
+    "address_independent",
+    "reads_inputs_only",
+    "fresh",
+];
+
 /// The properties of conduct that the PTX executor shows.
 pub(super) const ON_PTX: [&str; 10] = [
     "unmodified_inputs",

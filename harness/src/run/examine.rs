@@ -50,6 +50,43 @@ impl<'a> Scene<'a> {
     }
 }
 
+/// The room between tensors, in bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Spacing {
+    /// Unused, at both ends of the block.
+    pub(super) margin: usize,
+    /// Canary before and after each tensor, at least.
+    pub(super) zone: usize,
+    /// Tensors' regions begin at multiples of this.
+    pub(super) line: usize,
+}
+
+/// Places the tensors of the first or the second call, the second time `step` bytes of each further on, or a few times as
+/// many. Answers the bytes of the block.
+pub(super) fn lay_out(
+    request: &Request,
+    scene: usize,
+    spacing: Spacing,
+    step: impl Fn(&TensorArg) -> usize,
+    slots: &mut Vec<Slot>,
+) -> usize {
+    let Spacing { margin, zone, line } = spacing;
+    slots.clear();
+    let mut cursor = margin;
+    for (position, tensor) in request.inputs.iter().chain(&request.outputs).enumerate() {
+        if let Some(input) = tensor.alias {
+            slots.push(slots[input].clone());
+            continue;
+        }
+        // By different steps, so that tensors that were aligned alike no longer are.
+        let start = cursor + zone + scene * step(tensor) * (1 + position % 3);
+        let end = (start + tensor.bytes() + zone).next_multiple_of(line);
+        slots.push(Slot { region: cursor..end, data: start..start + tensor.bytes() });
+        cursor = end;
+    }
+    cursor + margin
+}
+
 /// Fills a block as it must be before a call.
 pub(super) fn set_scene(bytes: &mut [u8], slots: &[Slot], contents: &[&[u8]], poison: Poison) {
     for Slot { region, data } in slots {

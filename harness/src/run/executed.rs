@@ -40,11 +40,13 @@ pub struct Executed {
     operator: &'static Operator,
     kernel: Arc<manifest::Kernel>,
     modules: Arc<Modules>,
+    /// Multiprocessors of the device.
+    sms: u32,
 }
 
 /// A launch, compiled and parsed.
-struct Built {
-    compiled: Compiled,
+pub(super) struct Built {
+    pub(super) compiled: Compiled,
     module: Module,
 }
 
@@ -73,13 +75,18 @@ impl Executed {
             let unknown = || UnknownOperator::new(&info.operator);
             let operator = operators::find(&info.operator).ok_or_else(unknown)?;
             let (origin, modules) = (origin.clone(), Arc::clone(&modules));
-            Ok(Executed { info, origin, operator, kernel: Arc::new(kernel), modules })
+            Ok(Executed { info, origin, operator, kernel: Arc::new(kernel), modules, sms: SMS })
         };
         library.kernels.into_iter().map(contender).collect()
     }
 
+    /// The same kernel for a device with so many multiprocessors.
+    pub fn on(self, sms: u32) -> Executed {
+        Executed { sms, ..self }
+    }
+
     /// The launches of a call.
-    fn plan(&self, request: &Request) -> Result<Plan, Outcome> {
+    pub(super) fn plan(&self, request: &Request) -> Result<Plan, Outcome> {
         let channels_last = channels_last(request).map_err(Outcome::Declined)?;
         let call = Call {
             sizes: request.sizes.clone(),
@@ -87,7 +94,7 @@ impl Executed {
             dtypes: self.dtypes(request),
             tensors: self.tensors(request),
             channels_last,
-            sms: SMS,
+            sms: self.sms,
         };
         self.kernel.plan(&call).map_err(|error| match error {
             PlanError::Declined(reason) => Outcome::Declined(reason),
@@ -134,7 +141,7 @@ impl Executed {
     }
 
     /// What the launches of a plan run.
-    fn build(&self, plan: &Plan) -> Result<Vec<Arc<Built>>, String> {
+    pub(super) fn build(&self, plan: &Plan) -> Result<Vec<Arc<Built>>, String> {
         let aligned = !self.info.layouts.offset;
         plan.steps.iter().map(|step| self.modules.build(step, aligned)).collect()
     }
@@ -188,7 +195,7 @@ fn fits(module: &Module, compiled: &Compiled, step: &Step) -> Result<(), String>
 }
 
 /// The arguments that the compiled kernel still takes, with their places in the manifest.
-fn left<'a>(compiled: &Compiled, step: &'a Step) -> Vec<(usize, &'a Given)> {
+pub(super) fn left<'a>(compiled: &Compiled, step: &'a Step) -> Vec<(usize, &'a Given)> {
     let kept = |place: &usize| compiled.arguments.as_ref().is_none_or(|kept| kept.contains(place));
     step.arguments.iter().enumerate().filter(|(place, _)| kept(place)).collect()
 }

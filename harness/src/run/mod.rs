@@ -9,6 +9,7 @@ mod conduct;
 mod examine;
 mod executed;
 mod float_environment;
+mod hardware;
 mod in_process;
 mod memory;
 mod plugin;
@@ -27,6 +28,7 @@ use isonorm_ptx::Counters;
 
 pub use conduct::{Conduct, Difference, Place};
 pub use executed::Executed;
+pub use hardware::OnGpu;
 pub use in_process::InProcess;
 pub(crate) use plugin::worker;
 pub use plugin::{Limits, Plugin};
@@ -84,6 +86,8 @@ pub enum Device {
     Cpu,
     /// The PTX executor: what a compiler made for a GPU, run thread by thread on the processor.
     Ptx,
+    /// The first GPU of this machine.
+    Cuda,
 }
 
 impl fmt::Display for Device {
@@ -91,6 +95,7 @@ impl fmt::Display for Device {
         f.write_str(match self {
             Device::Cpu => "cpu",
             Device::Ptx => "ptx",
+            Device::Cuda => "cuda",
         })
     }
 }

@@ -7,6 +7,7 @@
 //! No CUDA toolkit is needed to build this; NVRTC is opened when something is compiled.
 
 pub mod compile;
+pub mod driver;
 pub mod expression;
 pub mod launch;
 pub mod library;

@@ -1,4 +1,4 @@
-//! NVRTC through cudarc's bindings: the only unsafe code of this crate.
+//! NVRTC through cudarc's bindings.
 
 use std::ffi::{CStr, CString, c_char};
 use std::path::Path;
