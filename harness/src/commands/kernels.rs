@@ -111,7 +111,7 @@ impl Selection {
     }
 
     fn contenders(&self) -> Result<Vec<Arc<dyn Contender>>, Error> {
-        let device = self.device.unwrap_or(if self.cuda.is_empty() { Device::Cpu } else { Device::Ptx });
+        let device = self.device();
         if device == Device::Ptx && !self.plugin.is_empty() {
             return Err(Error::Usage("a shared library's kernels run on the CPU: leave out --device ptx".to_owned()));
         }
@@ -136,6 +136,11 @@ impl Selection {
             contenders.extend(Plugin::open(path, limits)?.contenders());
         }
         Ok(contenders)
+    }
+
+    /// What the kernels run on.
+    pub(super) fn device(&self) -> Device {
+        self.device.unwrap_or(if self.cuda.is_empty() { Device::Cpu } else { Device::Ptx })
     }
 
     /// What to add to a replay line so that it finds the same kernels.
