@@ -112,7 +112,7 @@ impl Selection {
     }
 
     fn contenders(&self) -> Result<Vec<Arc<dyn Contender>>, Error> {
-        let device = self.device.unwrap_or(if self.cuda.is_empty() { Device::Cpu } else { Device::Ptx });
+        let device = self.device();
         if device != Device::Cpu && !self.plugin.is_empty() {
             return Err(Error::Usage(format!(
                 "a shared library's kernels run on the CPU: leave out --device {device}"
@@ -139,6 +139,11 @@ impl Selection {
             contenders.extend(Plugin::open(path, limits)?.contenders());
         }
         Ok(contenders)
+    }
+
+    /// What the kernels run on.
+    pub(super) fn device(&self) -> Device {
+        self.device.unwrap_or(if self.cuda.is_empty() { Device::Cpu } else { Device::Ptx })
     }
 
     /// What to add to a replay line so that it finds the same kernels.

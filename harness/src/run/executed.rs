@@ -21,6 +21,7 @@ use super::examine::{self, Calls, Poison, Room, Scene, Slot};
 use super::{Conduct, Contender, Device, Difference, Origin, Outcome, Request, RunError, Runner, TensorArg, Work};
 use crate::campaign::UnknownOperator;
 use crate::case::{Case, outline};
+use crate::generate::{Offer, Sizes};
 
 /// Multiprocessors that the executor says it has.
 const SMS: u32 = 132;
@@ -88,6 +89,9 @@ impl Executed {
     /// The launches of a call.
     pub(super) fn plan(&self, request: &Request) -> Result<Plan, Outcome> {
         let channels_last = channels_last(request).map_err(Outcome::Declined)?;
+        if channels_last && !self.info.layouts.channels_last {
+            return Err(Outcome::Declined("tensors with channels last are not taken".to_owned()));
+        }
         let call = Call {
             sizes: request.sizes.clone(),
             attributes: self.attributes(request),
@@ -209,14 +213,31 @@ impl Contender for Executed {
         &self.origin
     }
 
+    fn sizes(&self) -> Sizes {
+        let axes = self.operator.axes.iter();
+        axes.filter_map(|axis| {
+            let (_, sizes) = self.kernel.sizes.iter().find(|(name, _)| name == axis.name)?;
+            Some((axis.name, sizes.clone()))
+        })
+        .collect()
+    }
+
     fn device(&self) -> Device {
         Device::Ptx
     }
 
     fn prepare(&self, dtypes: &[DtypeSet]) -> Result<(), RunError> {
         let refused = |reason: String| RunError::NotBuilt { kernel: self.info.name.clone(), reason };
+        let axes: Vec<&str> = self.operator.axes.iter().map(|axis| axis.name).collect();
+        if let Some((name, _)) = self.kernel.sizes.iter().find(|(name, _)| !axes.contains(&name.as_str())) {
+            let (operator, axes) = (&self.info.operator, axes.join(", "));
+            return Err(refused(format!("`sizes` names `{name}`; the axes of {operator} are {axes}")));
+        }
+        let offer = Offer { sizes: self.sizes(), ..Offer::of(&self.info, 1) };
         for &dtypes in dtypes {
-            for problem in SIZES.iter().filter_map(|size| typical(self.operator, self.info.direction, dtypes, *size)) {
+            for problem in
+                SIZES.iter().filter_map(|size| typical(self.operator, self.info.direction, dtypes, *size, &offer))
+            {
                 match self.plan(&outline(&Case::plain(problem, 0))) {
                     // Another size may be served.
                     Err(Outcome::Declined(_)) => continue,
@@ -238,11 +259,18 @@ impl Contender for Executed {
 }
 
 /// A small problem with rows, channels or groups of this size.
-fn typical(operator: &'static Operator, direction: Direction, dtypes: DtypeSet, size: usize) -> Option<Problem> {
+fn typical(
+    operator: &'static Operator,
+    direction: Direction,
+    dtypes: DtypeSet,
+    size: usize,
+    offer: &Offer,
+) -> Option<Problem> {
     let mut problem = Problem { dtypes, ..operator.typical(direction)? };
     for axis in operator.axes.iter().filter(|axis| axis.kind == AxisKind::Reduced) {
         problem.dims.get_mut(axis.name)?.last_mut().map(|last| *last = size)?;
     }
+    offer.resize(&mut problem.dims, |sizes| sizes[0]);
     problem.validate().is_ok().then_some(problem)
 }
 

@@ -26,6 +26,8 @@ use std::time::Duration;
 use isonorm_kernels::abi::{DtypeSet, KernelInfo, raw};
 use isonorm_ptx::Counters;
 
+use crate::generate::Sizes;
+
 pub use conduct::{Conduct, Difference, Place};
 pub use executed::Executed;
 pub use hardware::OnGpu;
@@ -46,6 +48,11 @@ pub trait Contender: Send + Sync {
 
     /// Where it comes from.
     fn origin(&self) -> &Origin;
+
+    /// The only sizes that it takes of some axes.
+    fn sizes(&self) -> Sizes {
+        Sizes::new()
+    }
 
     /// What it runs on.
     fn device(&self) -> Device {

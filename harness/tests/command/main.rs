@@ -54,6 +54,7 @@ fn bad_input_says_what_was_wrong_and_exits_with_2() {
         (&["certify", "--time", "soon"], &["give a time such as 60s"]),
         (&["certify", "--plugin", "/nonexistent/kernel.so"], &["cannot read", "check the path"]),
         (&["certify", "--plugin", &no_library], &["not a shared library"]),
+        (&["certify", "--plugin", &no_library, "--device", "cuda"], &["leave out --device cuda"]),
         (&["certify", "--out", "/proc/nowhere"], &["cannot write", "choose an output folder"]),
         (&["identities", "--jobs", "0"], &["--jobs", "0"]),
         (&["certify", "--jobs", "0"], &["--jobs", "0"]),
@@ -74,6 +75,7 @@ fn bad_input_says_what_was_wrong_and_exits_with_2() {
         (&["bench", "--time", "soon"], &["give a time such as"]),
         (&["bench", "--versus", "numpy"], &["libtorch", "copy"]),
         (&["bench", "--", "--save-baseline"], &["--criterion"]),
+        (&["bench", "--device", "cuda"], &["times nothing on a GPU", "--device ptx"]),
     ];
     for (arguments, mentions) in table {
         let output = isonorm(arguments);
