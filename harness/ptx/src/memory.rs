@@ -72,7 +72,8 @@ impl Storage {
 
     /// Whether earlier launches wrote all of these bytes.
     pub(crate) fn was_written(&self, bytes: std::ops::Range<u64>) -> bool {
-        let written = |at: u64| self.written.get((at / 8) as usize).is_some_and(|w| w.load(Relaxed) >> (at % 8) & 1 != 0);
+        let written =
+            |at: u64| self.written.get((at / 8) as usize).is_some_and(|w| w.load(Relaxed) >> (at % 8) & 1 != 0);
         bytes.into_iter().all(written)
     }
 

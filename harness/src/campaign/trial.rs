@@ -184,7 +184,8 @@ pub fn compare(truth: &Truth, tolerance: &Tolerance, outputs: &[Vec<f64>]) -> Co
 /// What the launches of a case did, for records.
 fn traffic(case: &Case, request: &Request, work: &Work) -> TrafficCounts {
     let counters = &work.counters;
-    let tensors = request.inputs.iter().chain(&request.outputs).map(|tensor| (tensor.name.clone(), tensor.bytes() as u64));
+    let tensors =
+        request.inputs.iter().chain(&request.outputs).map(|tensor| (tensor.name.clone(), tensor.bytes() as u64));
     let buffers = tensors.chain(work.scratch.iter().cloned()).map(|(name, bytes)| {
         let counted = counters.buffer(&name);
         let most = Number(counted.bytes_read as f64 / bytes as f64);

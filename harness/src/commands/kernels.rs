@@ -111,12 +111,14 @@ impl Selection {
     }
 
     fn contenders(&self) -> Result<Vec<Arc<dyn Contender>>, Error> {
-        let device = self.device.unwrap_or(if self.cuda.is_empty() { Device::Cpu } else { Device::Ptx });
+        let device = self.device();
         if device == Device::Ptx && !self.plugin.is_empty() {
             return Err(Error::Usage("a shared library's kernels run on the CPU: leave out --device ptx".to_owned()));
         }
         if device == Device::Cpu && !self.cuda.is_empty() {
-            return Err(Error::Usage("CUDA kernels cannot run on the CPU itself: leave out --device, or give ptx".to_owned()));
+            return Err(Error::Usage(
+                "CUDA kernels cannot run on the CPU itself: leave out --device, or give ptx".to_owned(),
+            ));
         }
         if !self.cuda.is_empty() {
             let libraries = self.cuda.iter().map(|path| Library::open(path)).collect::<Result<Vec<_>, _>>()?;
@@ -134,6 +136,11 @@ impl Selection {
             contenders.extend(Plugin::open(path, limits)?.contenders());
         }
         Ok(contenders)
+    }
+
+    /// What the kernels run on.
+    pub(super) fn device(&self) -> Device {
+        self.device.unwrap_or(if self.cuda.is_empty() { Device::Cpu } else { Device::Ptx })
     }
 
     /// What to add to a replay line so that it finds the same kernels.

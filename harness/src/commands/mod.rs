@@ -8,6 +8,7 @@ mod explain;
 mod gate;
 mod identities;
 mod kernels;
+mod launches;
 mod list;
 mod replay;
 mod report;

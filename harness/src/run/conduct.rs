@@ -20,9 +20,8 @@ pub(super) const ON_CPU: [&str; 9] = [
 ];
 
 /// The properties of conduct that the PTX executor shows.
-pub(super) const ON_PTX: [&str; 11] = [
+pub(super) const ON_PTX: [&str; 10] = [
     "unmodified_inputs",
-    "writes_inside",
     "writes_everything",
     "repeatable",
     "reads_inputs_only",

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use isonorm_cuda::Library;
-use isonorm_cuda::compile::{Cache, Compiled, Source};
+use isonorm_cuda::compile::{Cache, Compiled, Language, Source};
 use isonorm_cuda::launch::{Call, Given, Plan, PlanError, Step};
 use isonorm_cuda::manifest;
 use isonorm_kernels::abi::{Direction, Dtype, DtypeSet, KernelInfo, Value};
@@ -21,6 +21,7 @@ use super::examine::{self, Calls, Poison, Room, Scene, Slot};
 use super::{Conduct, Contender, Device, Difference, Origin, Outcome, Request, RunError, Runner, TensorArg, Work};
 use crate::campaign::UnknownOperator;
 use crate::case::{Case, outline};
+use crate::generate::{Offer, Sizes};
 
 /// Multiprocessors that the executor says it has.
 const SMS: u32 = 132;
@@ -81,6 +82,9 @@ impl Executed {
     /// The launches of a call.
     fn plan(&self, request: &Request) -> Result<Plan, Outcome> {
         let channels_last = channels_last(request).map_err(Outcome::Declined)?;
+        if channels_last && !self.info.layouts.channels_last {
+            return Err(Outcome::Declined("tensors with channels last are not taken".to_owned()));
+        }
         let call = Call {
             sizes: request.sizes.clone(),
             attributes: self.attributes(request),
@@ -135,34 +139,31 @@ impl Executed {
 
     /// What the launches of a plan run.
     fn build(&self, plan: &Plan) -> Result<Vec<Arc<Built>>, String> {
-        plan.steps.iter().map(|step| self.modules.build(step)).collect()
+        let aligned = !self.info.layouts.offset;
+        plan.steps.iter().map(|step| self.modules.build(step, aligned)).collect()
     }
 }
 
 impl Modules {
     /// What a launch runs; built once, whoever asks first.
-    fn build(&self, step: &Step) -> Result<Arc<Built>, String> {
-        let kinds: Vec<String> = step.arguments.iter().map(kind).collect();
-        let key = format!("{} {kinds:?} {:?} {:?} {:?}", step.entry, step.constants, step.num_warps, step.num_stages);
+    fn build(&self, step: &Step, aligned: bool) -> Result<Arc<Built>, String> {
+        // Triton looks at whether a number is 1 or a multiple of 16.
+        let looked_at = |given: &Given| match (self.source.language, given.integer()) {
+            (Language::Triton, Some(value)) => format!("{} {} {}", given.kind(), value == 1, value % 16 == 0),
+            _ => given.kind(),
+        };
+        let kinds: Vec<String> = step.arguments.iter().map(looked_at).collect();
+        let Step { entry, constants, num_warps, num_stages, .. } = step;
+        let key = format!("{entry} {kinds:?} {constants:?} {num_warps:?} {num_stages:?} {aligned}");
         let once = Arc::clone(self.built.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default());
         once.get_or_init(|| {
-            let compiled = self.source.compile(step, &self.cache).map_err(|error| error.to_string())?;
-            let module = Module::parse(&compiled.ptx).map_err(|error| {
-                format!("the PTX of `{}` has what the executor does not know: {error}", step.entry)
-            })?;
+            let compiled = self.source.compile(step, aligned, &self.cache).map_err(|error| error.to_string())?;
+            let module = Module::parse(&compiled.ptx)
+                .map_err(|error| format!("the PTX of `{}` has what the executor does not know: {error}", step.entry))?;
             fits(&module, &compiled, step)?;
             Ok(Arc::new(Built { compiled, module }))
         })
         .clone()
-    }
-}
-
-/// What a compiler may look at in an argument.
-fn kind(argument: &Given) -> String {
-    match argument {
-        Given::Tensor(_, dtype) | Given::Scratch(_, dtype) => format!("*{dtype}"),
-        Given::Null => "null".to_owned(),
-        Given::Scalar(kind, _) => kind.to_string(),
     }
 }
 
@@ -172,27 +173,28 @@ fn fits(module: &Module, compiled: &Compiled, step: &Step) -> Result<(), String>
         let known: Vec<&str> = module.kernels().collect();
         return Err(format!("the PTX has no kernel `{}`; it has {}", compiled.name, known.join(", ")));
     };
-    let bytes = |argument: &Given| match argument {
-        Given::Scalar(_, bytes) => bytes.len() as u64,
-        _ => 8,
-    };
-    let mut given: Vec<u64> = step.arguments.iter().map(bytes).collect();
-    given.extend(vec![8; compiled.nulls]);
-    if given.len() != sizes.len() {
-        let (given, sizes, entry) = (step.arguments.len(), sizes.len() - compiled.nulls, &step.entry);
-        return Err(format!("`arguments` has {given} of them, and `{entry}` takes {sizes}"));
+    let (entry, left) = (&step.entry, left(compiled, step));
+    let wanted = sizes.len().saturating_sub(compiled.nulls);
+    if left.len() != wanted {
+        return Err(format!("`arguments` has {} of them, and `{entry}` takes {wanted}", left.len()));
     }
-    match given.iter().zip(&sizes).position(|(given, size)| given != size) {
+    match left.iter().zip(&sizes).position(|((_, given), size)| given.size() != *size) {
         None => Ok(()),
-        Some(place) => Err(format!(
-            "argument {} of `{}` is {}, of {} bytes, and the kernel's parameter has {}",
-            place + 1,
-            step.entry,
-            kind(&step.arguments[place]),
-            given[place],
-            sizes[place]
-        )),
+        Some(wrong) => {
+            let (place, given) = left[wrong];
+            let (kind, bytes, size) = (given.kind(), given.size(), sizes[wrong]);
+            let place = place + 1;
+            Err(format!(
+                "argument {place} of `{entry}` is {kind}, of {bytes} bytes, and the kernel's parameter has {size}"
+            ))
+        }
     }
+}
+
+/// The arguments that the compiled kernel still takes, with their places in the manifest.
+fn left<'a>(compiled: &Compiled, step: &'a Step) -> Vec<(usize, &'a Given)> {
+    let kept = |place: &usize| compiled.arguments.as_ref().is_none_or(|kept| kept.contains(place));
+    step.arguments.iter().enumerate().filter(|(place, _)| kept(place)).collect()
 }
 
 impl Contender for Executed {
@@ -204,14 +206,31 @@ impl Contender for Executed {
         &self.origin
     }
 
+    fn sizes(&self) -> Sizes {
+        let axes = self.operator.axes.iter();
+        axes.filter_map(|axis| {
+            let (_, sizes) = self.kernel.sizes.iter().find(|(name, _)| name == axis.name)?;
+            Some((axis.name, sizes.clone()))
+        })
+        .collect()
+    }
+
     fn device(&self) -> Device {
         Device::Ptx
     }
 
     fn prepare(&self, dtypes: &[DtypeSet]) -> Result<(), RunError> {
         let refused = |reason: String| RunError::NotBuilt { kernel: self.info.name.clone(), reason };
+        let axes: Vec<&str> = self.operator.axes.iter().map(|axis| axis.name).collect();
+        if let Some((name, _)) = self.kernel.sizes.iter().find(|(name, _)| !axes.contains(&name.as_str())) {
+            let (operator, axes) = (&self.info.operator, axes.join(", "));
+            return Err(refused(format!("`sizes` names `{name}`; the axes of {operator} are {axes}")));
+        }
+        let offer = Offer { sizes: self.sizes(), ..Offer::of(&self.info, 1) };
         for &dtypes in dtypes {
-            for problem in SIZES.iter().filter_map(|size| typical(self.operator, self.info.direction, dtypes, *size)) {
+            for problem in
+                SIZES.iter().filter_map(|size| typical(self.operator, self.info.direction, dtypes, *size, &offer))
+            {
                 match self.plan(&outline(&Case::plain(problem, 0))) {
                     // Another size may be served.
                     Err(Outcome::Declined(_)) => continue,
@@ -233,11 +252,18 @@ impl Contender for Executed {
 }
 
 /// A small problem with rows, channels or groups of this size.
-fn typical(operator: &'static Operator, direction: Direction, dtypes: DtypeSet, size: usize) -> Option<Problem> {
+fn typical(
+    operator: &'static Operator,
+    direction: Direction,
+    dtypes: DtypeSet,
+    size: usize,
+    offer: &Offer,
+) -> Option<Problem> {
     let mut problem = Problem { dtypes, ..operator.typical(direction)? };
     for axis in operator.axes.iter().filter(|axis| axis.kind == AxisKind::Reduced) {
         problem.dims.get_mut(axis.name)?.last_mut().map(|last| *last = size)?;
     }
+    offer.resize(&mut problem.dims, |sizes| sizes[0]);
     problem.validate().is_ok().then_some(problem)
 }
 
@@ -311,7 +337,8 @@ impl Room for ExecutedRunner {
                 (seconds, work) = (started.elapsed().as_secs_f64(), Some(done));
             }
             if conduct.iter().any(Conduct::is_fatal) {
-                self.scenes[1] = Left { bytes: self.scenes[scene].bytes.clone(), slots: self.scenes[scene].slots.clone() };
+                self.scenes[1] =
+                    Left { bytes: self.scenes[scene].bytes.clone(), slots: self.scenes[scene].slots.clone() };
                 break;
             }
         }
@@ -356,8 +383,7 @@ impl Execution<'_> {
                 true => (&tensor.data, Rights::Read),
                 false => {
                     poisoned = vec![self.poison.inside; tensor.bytes()];
-                    // Gaps are not written: there the poison shows what is and what is not.
-                    (&poisoned, if tensor.is_dense() { Rights::Write } else { Rights::ReadWrite })
+                    (&poisoned, Rights::Write)
                 }
             };
             let odd = if any_alignment { tensor.dtype.size() as u64 * (1 + place as u64 % 3) } else { 0 };
@@ -394,9 +420,13 @@ impl Execution<'_> {
         for (number, (step, built)) in self.plan.steps.iter().zip(self.built).enumerate() {
             let compiled = &built.compiled;
             let Some(block) = step.block.or(compiled.block) else {
-                return Err(Outcome::NotRun(format!("`{}` has no `block`, and its compiler does not say one", step.entry)));
+                return Err(Outcome::NotRun(format!(
+                    "`{}` has no `block`, and its compiler does not say one",
+                    step.entry
+                )));
             };
-            let mut params: Vec<Argument> = step.arguments.iter().map(|given| address(&memory, given)).collect();
+            let mut params: Vec<Argument> =
+                left(compiled, step).into_iter().map(|(_, given)| address(&memory, given)).collect();
             params.extend((0..compiled.nulls).map(|_| Argument::null()));
             let options = Options {
                 orders: vec![if self.scene == 0 { Order::Forward } else { Order::Reverse }],
@@ -409,7 +439,7 @@ impl Execution<'_> {
                 kernel: compiled.name.clone(),
                 grid: step.grid,
                 block,
-                cluster: step.cluster,
+                cluster: step.cluster.or(compiled.cluster).unwrap_or([1; 3]),
                 shared: step.shared.or(compiled.shared).unwrap_or(0),
                 params,
                 options,

@@ -25,6 +25,8 @@ use std::time::Duration;
 use isonorm_kernels::abi::{DtypeSet, KernelInfo, raw};
 use isonorm_ptx::Counters;
 
+use crate::generate::Sizes;
+
 pub use conduct::{Conduct, Difference, Place};
 pub use executed::Executed;
 pub use in_process::InProcess;
@@ -44,6 +46,11 @@ pub trait Contender: Send + Sync {
 
     /// Where it comes from.
     fn origin(&self) -> &Origin;
+
+    /// The only sizes that it takes of some axes.
+    fn sizes(&self) -> Sizes {
+        Sizes::new()
+    }
 
     /// What it runs on.
     fn device(&self) -> Device {

@@ -31,8 +31,12 @@ pub struct ExpressionError {
 static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    // Names of C++ are no HTML.
+    // Names of C++ are no HTML, and its booleans are lower-case.
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.set_formatter(|out, state, value| match bool::try_from(value.clone()) {
+        Ok(truth) => out.write_str(if truth { "true" } else { "false" }).map_err(minijinja::Error::from),
+        Err(_) => minijinja::escape_formatter(out, state, value),
+    });
     environment.add_function("cdiv", |a: i64, b: i64| match b {
         1.. => Ok(a.div_euclid(b) + i64::from(a.rem_euclid(b) != 0)),
         _ => Err(minijinja::Error::new(ErrorKind::InvalidOperation, format!("cdiv({a}, {b}) divides by {b}"))),
@@ -57,14 +61,20 @@ impl Expression {
     }
 
     /// What an error of minijinja says, with the values that the expression names.
-    fn told(&self, error: &minijinja::Error, scope: &Scope, names: impl IntoIterator<Item = String>) -> ExpressionError {
+    fn told(
+        &self,
+        error: &minijinja::Error,
+        scope: &Scope,
+        names: impl IntoIterator<Item = String>,
+    ) -> ExpressionError {
         let mut names: Vec<String> = names.into_iter().filter(|name| !is_function(name)).collect();
         names.sort();
         if let Some(unknown) = names.iter().find(|name| !scope.contains_key(*name)) {
             let known: Vec<&str> = scope.keys().map(String::as_str).collect();
             return self.error(format!("there is no `{unknown}` here; there is {}", known.join(", ")));
         }
-        let what = error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()));
+        let what =
+            error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()));
         self.error(format!("{what}{}", with_values(scope, &names)))
     }
 
@@ -89,8 +99,7 @@ impl Expression {
     /// # Errors
     /// If it names what is not there, or cannot be computed.
     pub fn value(&self, scope: &Scope) -> Result<Value, ExpressionError> {
-        let expression =
-            ENVIRONMENT.compile_expression(&self.text).map_err(|error| self.told(&error, scope, []))?;
+        let expression = ENVIRONMENT.compile_expression(&self.text).map_err(|error| self.told(&error, scope, []))?;
         let names = || expression.undeclared_variables(false);
         match expression.eval(context(scope)) {
             // An undefined name as a whole is no error to minijinja.
@@ -135,7 +144,8 @@ impl Expression {
 
     /// A value that is not what was wanted.
     pub(crate) fn unlike(&self, wanted: &str, value: &Value, scope: &Scope) -> ExpressionError {
-        let names = ENVIRONMENT.compile_expression(&self.text).map(|e| e.undeclared_variables(false)).unwrap_or_default();
+        let names =
+            ENVIRONMENT.compile_expression(&self.text).map(|e| e.undeclared_variables(false)).unwrap_or_default();
         let mut names: Vec<String> = names.into_iter().filter(|name| !is_function(name)).collect();
         names.sort();
         self.error(format!("that is {value:?}, and {wanted} is needed{}", with_values(scope, &names)))
@@ -151,8 +161,7 @@ fn is_function(name: &str) -> bool {
 }
 
 fn with_values(scope: &Scope, names: &[String]) -> String {
-    let said: Vec<String> =
-        names.iter().filter_map(|name| Some(format!("{name} = {:?}", scope.get(name)?))).collect();
+    let said: Vec<String> = names.iter().filter_map(|name| Some(format!("{name} = {:?}", scope.get(name)?))).collect();
     if said.is_empty() { String::new() } else { format!(" ({})", said.join(", ")) }
 }
 
@@ -162,5 +171,7 @@ pub(crate) fn whole(value: &Value) -> Option<i128> {
         return Some(truth.into());
     }
     let fits = |real: &f64| real.fract() == 0.0 && real.abs() < 2f64.powi(63);
-    i128::try_from(value.clone()).ok().or_else(|| f64::try_from(value.clone()).ok().filter(fits).map(|real| real as i128))
+    i128::try_from(value.clone())
+        .ok()
+        .or_else(|| f64::try_from(value.clone()).ok().filter(fits).map(|real| real as i128))
 }

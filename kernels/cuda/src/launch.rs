@@ -125,8 +125,8 @@ pub struct Step {
     pub grid: [u32; 3],
     /// Threads of a block; none where the compiler decides.
     pub block: Option<[u32; 3]>,
-    /// Blocks of a cluster.
-    pub cluster: [u32; 3],
+    /// Blocks of a cluster; none where the manifest says nothing.
+    pub cluster: Option<[u32; 3]>,
     /// Bytes of dynamic shared memory; none where the manifest says nothing.
     pub shared: Option<u32>,
     /// Triton: constants by name, as Python writes them.
@@ -148,6 +148,37 @@ pub enum Given {
     Null,
     /// A number: its bytes.
     Scalar(ScalarType, Vec<u8>),
+}
+
+impl Given {
+    /// What it is, for people and as far as its type goes: `*bf16`, `i32`, `null`.
+    pub fn kind(&self) -> String {
+        match self {
+            Given::Tensor(_, dtype) | Given::Scratch(_, dtype) => format!("*{dtype}"),
+            Given::Null => "null".to_owned(),
+            Given::Scalar(kind, _) => kind.to_string(),
+        }
+    }
+
+    /// Its bytes.
+    pub fn size(&self) -> u64 {
+        match self {
+            Given::Scalar(_, bytes) => bytes.len() as u64,
+            _ => 8,
+        }
+    }
+
+    /// Its value, if it is a whole number.
+    pub fn integer(&self) -> Option<i128> {
+        let Given::Scalar(kind, bytes) = self else { return None };
+        let signed = matches!(kind, ScalarType::I32 | ScalarType::I64);
+        if matches!(kind, ScalarType::F32 | ScalarType::F64) {
+            return None;
+        }
+        let unsigned = bytes.iter().rev().fold(0i128, |number, byte| number << 8 | i128::from(*byte));
+        let bits = 8 * bytes.len();
+        Some(if signed && unsigned >> (bits - 1) != 0 { unsigned - (1 << bits) } else { unsigned })
+    }
 }
 
 /// Why a call has no launches.
@@ -209,16 +240,18 @@ impl Kernel {
             let number = |expression: &Option<Expression>| -> Result<Option<u32>, ExpressionError> {
                 expression.as_ref().map(|expression| Ok(expression.size(&scope, MOST)? as u32)).transpose()
             };
-            let constant = |(name, expression): &(String, Expression)| {
-                Ok((name.clone(), python(&expression.value(&scope)?)))
+            let constant =
+                |(name, expression): &(String, Expression)| Ok((name.clone(), python(&expression.value(&scope)?)));
+            let optional = |sizes: &[Expression]| -> Result<Option<[u32; 3]>, ExpressionError> {
+                if sizes.is_empty() { Ok(None) } else { extent(sizes, &scope).map(Some) }
             };
             let arguments = launch.arguments.iter().map(|argument| self.given(argument, call, &scope));
             steps.push(Step {
                 entry: launch.entry.render(&scope)?,
                 arguments: arguments.collect::<Result<_, PlanError>>()?,
                 grid: extent(&launch.grid, &scope)?,
-                block: if launch.block.is_empty() { None } else { Some(extent(&launch.block, &scope)?) },
-                cluster: extent(&launch.cluster, &scope)?,
+                block: optional(&launch.block)?,
+                cluster: optional(&launch.cluster)?,
                 shared: number(&launch.shared)?,
                 constants: launch.constants.iter().map(constant).collect::<Result<_, ExpressionError>>()?,
                 num_warps: number(&launch.num_warps)?,

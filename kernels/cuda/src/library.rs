@@ -115,14 +115,18 @@ impl Library {
             }
         }
         let folder = manifest.parent().unwrap_or(Path::new("")).to_owned();
-        let library = Library::new(&manifest.display().to_string(), &read(&manifest)?, |name| read(&folder.join(name)))?;
-        let named = &library.source.name;
+        let library =
+            Library::new(&manifest.display().to_string(), &read(&manifest)?, |name| read(&folder.join(name)))?;
+        let named = library.source.name.clone();
         match given {
-            Some(source) if source.file_name() != Path::new(named).file_name() => {
-                let (file, named) = (source.to_owned(), named.clone());
+            Some(source) if source.file_name() != Path::new(&named).file_name() => {
+                let file = source.to_owned();
                 Err(LibraryError::OtherSource { manifest, file, named })
             }
-            _ => Ok(Library { path: Some(manifest), ..library }),
+            _ => {
+                let source = Source { path: Some(folder.join(named)), ..library.source };
+                Ok(Library { path: Some(manifest), source, ..library })
+            }
         }
     }
 
@@ -167,7 +171,7 @@ impl Library {
             path: None,
             name: name.to_owned(),
             sha256: hexadecimal(&digest.finalize()),
-            source: Source { name: source, language, text, include, options, arch },
+            source: Source { name: source, path: None, language, text, include, options, arch },
             kernels,
         })
     }

@@ -31,6 +31,8 @@ pub struct Manifest {
 pub struct Kernel {
     /// What it says of itself.
     pub info: KernelInfo,
+    /// The only sizes that some axes of the operator can have, by name.
+    pub sizes: Vec<(String, Vec<usize>)>,
     /// Conditions of a call; where one is false the kernel declines.
     pub requires: Vec<Requirement>,
     /// Named values, in the order in which they are computed.
@@ -148,6 +150,8 @@ struct KernelFile {
     precision: Option<Spanned<String>>,
     reduction: Option<Spanned<String>>,
     rsqrt: Option<Spanned<String>>,
+    #[serde(default)]
+    sizes: InOrder<Spanned<Vec<usize>>>,
     #[serde(default)]
     requires: Vec<RequirementFile>,
     #[serde(default, rename = "let")]
@@ -340,9 +344,13 @@ impl Lines<'_> {
         let mut layouts = Layouts::default();
         for word in &file.layouts {
             let more: Layouts = self.word("layouts", word)?;
+            if more.strided {
+                let what = "`layouts`: a manifest has no names for strides; it can be contiguous, offset, channels_last, in_place";
+                return Err(self.at(self.of(word), what.to_owned()));
+            }
             layouts = Layouts {
                 offset: layouts.offset || more.offset,
-                strided: layouts.strided || more.strided,
+                strided: false,
                 channels_last: layouts.channels_last || more.channels_last,
                 in_place: layouts.in_place || more.in_place,
             };
@@ -362,6 +370,14 @@ impl Lines<'_> {
             rsqrt: self.words("rsqrt", file.rsqrt.as_ref())?.unwrap_or(Rsqrt::Exact),
             thread_safe: true,
         };
+        let sizes = |(name, list): (String, Spanned<Vec<usize>>)| {
+            if list.get_ref().is_empty() {
+                return Err(
+                    self.at(self.of(&list), format!("`sizes.{name}` is empty; give the sizes that the kernel takes"))
+                );
+            }
+            Ok((name, list.into_inner()))
+        };
         let requirement = |file: RequirementFile| {
             Ok(Requirement { that: self.expression("requires", file.that)?, because: file.because })
         };
@@ -373,6 +389,7 @@ impl Lines<'_> {
         let scratch: Vec<Scratch> = file.scratch.0.into_iter().map(scratch).collect::<Result<_, _>>()?;
         let launch = |file: LaunchFile| self.launch(file, &scratch);
         Ok(Kernel {
+            sizes: file.sizes.0.into_iter().map(sizes).collect::<Result<_, _>>()?,
             requires: file.requires.into_iter().map(requirement).collect::<Result<_, _>>()?,
             values: self.table("let", file.values)?,
             launches: file.launch.into_iter().map(launch).collect::<Result<_, _>>()?,
@@ -433,4 +450,3 @@ impl Lines<'_> {
         Err(self.at(line, what))
     }
 }
-

@@ -21,6 +21,7 @@ layouts = ["contiguous", "in_place"]
 precision = "f32"
 reduction = "blocked:64"
 rsqrt = "approximate"
+sizes = { d = [24, 26] }
 requires = [{ that = "d % 2 == 0", because = "pairs of entries are loaded" }]
 [kernel.let]
 vec = "16 // data_size if d * data_size % 16 == 0 else 1"
@@ -60,11 +61,12 @@ fn a_call_becomes_launches() {
     let manifest = Manifest::parse(WHOLE).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!((manifest.source.as_str(), manifest.arch.as_deref()), ("norms.cu", Some("sm_80")));
     let kernel = &manifest.kernels[0];
+    assert_eq!(kernel.sizes, [("d".to_owned(), vec![24, 26])]);
     let plan = kernel.plan(&call(3, 24, true)).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(plan.scratch, [("parts".to_owned(), 12)]);
     let [step] = &plan.steps[..] else { panic!("{plan:?}") };
     assert_eq!(step.entry, "norm<__nv_bfloat16, float, 8, true>");
-    assert_eq!((step.grid, step.block, step.cluster), ([3, 2, 1], Some([32, 1, 1]), [2, 1, 1]));
+    assert_eq!((step.grid, step.block, step.cluster), ([3, 2, 1], Some([32, 1, 1]), Some([2, 1, 1])));
     assert_eq!((step.shared, step.num_warps), (Some(8), Some(1)));
     assert_eq!(step.constants, [("BLOCK".into(), "32".into()), ("EVEN".into(), "True".into())]);
     let scalar = |kind, bytes: &[u8]| Given::Scalar(kind, bytes.to_vec());
@@ -99,19 +101,22 @@ fn what_is_wrong_is_said_with_its_line_and_key() {
         ("\"forward\"", "\"forwards\"", &["line 10", "`direction`", "forward or backward"]),
         ("\"bf16:f32\"", "\"bf61\"", &["line 11", "`dtypes`", "bf61", "f16"]),
         ("\"in_place\"", "\"inplace\"", &["line 12", "`layouts`", "in_place"]),
+        ("\"in_place\"", "\"strided\"", &["line 12", "`layouts`", "no names for strides"]),
         ("\"f32\"\nreduction", "\"bf16\"\nreduction", &["line 13", "`precision`", "f32 or f64"]),
         ("blocked:64", "blocked", &["line 14", "`reduction`", "blocked:B"]),
         ("\"approximate\"", "\"fast\"", &["line 15", "`rsqrt`", "approximate"]),
-        ("d % 2 == 0\", because", "d % == 0\", because", &["line 16", "`requires`", "d % == 0"]),
-        ("\"min(4, ", "\"min((4, ", &["line 19", "`let.warps`", "min((4"]),
-        ("parts = { dtype = \"f32\"", "parts = { dtype = \"int\"", &["line 21", "`scratch.parts.dtype`", "int"]),
-        ("{{ vec }}", "{{ vec }", &["line 25", "`entry`"]),
-        ("\"r: i32\"", "\"r: int\"", &["line 26", "`arguments`", "`int`", "i32"]),
-        ("\"scratch.parts\"", "\"scratch.part\"", &["line 26", "`scratch.part`", "parts"]),
-        ("\"null\"", "\"r + 1\"", &["line 26", "`r + 1`", "EXPRESSION: TYPE"]),
-        ("[\"r\", 2]", "[\"r\", 2, 3, 4]", &["line 27", "`grid`", "4 sizes"]),
-        ("[\"r\", 2]", "[]", &["line 27", "`grid`", "0 sizes"]),
-        ("[\"r\", 2]", "\"r\"", &["line 27", "grid"]),
+        ("[24, 26]", "[]", &["line 16", "`sizes.d`", "empty"]),
+        ("[24, 26]", "[-1]", &["line 16", "-1"]),
+        ("d % 2 == 0\", because", "d % == 0\", because", &["line 17", "`requires`", "d % == 0"]),
+        ("\"min(4, ", "\"min((4, ", &["line 20", "`let.warps`", "min((4"]),
+        ("parts = { dtype = \"f32\"", "parts = { dtype = \"int\"", &["line 22", "`scratch.parts.dtype`", "int"]),
+        ("{{ vec }}", "{{ vec }", &["line 26", "`entry`"]),
+        ("\"r: i32\"", "\"r: int\"", &["line 27", "`arguments`", "`int`", "i32"]),
+        ("\"scratch.parts\"", "\"scratch.part\"", &["line 27", "`scratch.part`", "parts"]),
+        ("\"null\"", "\"r + 1\"", &["line 27", "`r + 1`", "EXPRESSION: TYPE"]),
+        ("[\"r\", 2]", "[\"r\", 2, 3, 4]", &["line 28", "`grid`", "4 sizes"]),
+        ("[\"r\", 2]", "[]", &["line 28", "`grid`", "0 sizes"]),
+        ("[\"r\", 2]", "\"r\"", &["line 28", "grid"]),
     ];
     for (right, wrong, mentions) in cases {
         assert!(WHOLE.contains(right), "{right}");
@@ -128,7 +133,11 @@ fn what_is_wrong_is_said_with_its_line_and_key() {
 #[test]
 fn what_has_no_value_in_a_call_is_said_with_its_values() {
     let cases = [
-        ("\"r * warps\"", "\"rows * warps\"", &["`scratch.parts.elements`", "there is no `rows`", "channels_last, d"][..]),
+        (
+            "\"r * warps\"",
+            "\"rows * warps\"",
+            &["`scratch.parts.elements`", "there is no `rows`", "channels_last, d"][..],
+        ),
         ("[\"32 * warps\"]", "[\"d / 7\"]", &["`block`", "3.4", "whole number", "d = 24"]),
         ("[\"32 * warps\"]", "[\"d - 30\"]", &["`block`", "-6", "d = 24"]),
         ("[\"32 * warps\"]", "[\"data\"]", &["`block`", "__nv_bfloat16", "whole number"]),
@@ -142,7 +151,8 @@ fn what_has_no_value_in_a_call_is_said_with_its_values() {
     ];
     for (right, wrong, mentions) in cases {
         assert!(WHOLE.contains(right), "{right}");
-        let manifest = Manifest::parse(&WHOLE.replacen(right, wrong, 1)).unwrap_or_else(|error| panic!("{wrong}: {error}"));
+        let manifest =
+            Manifest::parse(&WHOLE.replacen(right, wrong, 1)).unwrap_or_else(|error| panic!("{wrong}: {error}"));
         let error = manifest.kernels[0].plan(&call(3, 24, true)).expect_err(wrong).to_string();
         for mention in mentions {
             assert!(error.contains(mention), "{wrong}: `{mention}` is not in: {error}");

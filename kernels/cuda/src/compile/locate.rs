@@ -52,7 +52,8 @@ fn library(folder: &Path) -> Option<PathBuf> {
 }
 
 fn open(folder: &Path, library: Option<&Path>) -> Result<Nvrtc, CompileError> {
-    let include = [folder.join("include"), folder.join("include/cccl")].into_iter().filter(|path| path.is_dir()).collect();
+    let include =
+        [folder.join("include"), folder.join("include/cccl")].into_iter().filter(|path| path.is_dir()).collect();
     let found = library.map_or_else(|| "the system's".to_owned(), |library| library.display().to_string());
     let version = nvrtc::open(library)?;
     Ok(Nvrtc { version, include, found })

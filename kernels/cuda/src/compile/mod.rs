@@ -4,7 +4,7 @@ mod cache;
 mod locate;
 mod nvrtc;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -42,6 +42,8 @@ impl Language {
 pub struct Source {
     /// The file's name.
     pub name: String,
+    /// The file, where there is one.
+    pub path: Option<PathBuf>,
     /// What it is written in.
     pub language: Language,
     /// The file.
@@ -63,8 +65,12 @@ pub struct Compiled {
     pub name: String,
     /// Threads of a block, where the compiler decides them.
     pub block: Option<[u32; 3]>,
+    /// Blocks of a cluster, where the compiler decides them.
+    pub cluster: Option<[u32; 3]>,
     /// Bytes of dynamic shared memory, where the compiler decides them.
     pub shared: Option<u32>,
+    /// The places of the arguments that are left, where the compiler makes constants of others.
+    pub arguments: Option<Vec<usize>>,
     /// Null pointers that the compiler wants behind the arguments.
     pub nulls: usize,
 }
@@ -104,11 +110,12 @@ pub enum CompileError {
 }
 
 impl Source {
-    /// The PTX of what a launch runs: from the cache if it is there.
+    /// The PTX of what a launch runs: from the cache if it is there. `aligned` says whether the tensors start at multiples of 16
+    /// bytes, which compilers that look at arguments may use.
     ///
     /// # Errors
     /// If there is no compiler, or it refuses the source: with its log.
-    pub fn compile(&self, step: &Step, cache: &Cache) -> Result<Compiled, CompileError> {
+    pub fn compile(&self, step: &Step, _aligned: bool, cache: &Cache) -> Result<Compiled, CompileError> {
         match self.language {
             Language::Ptx => Ok(Compiled::new(self.text.clone(), step.entry.clone())),
             Language::Cuda => {
@@ -141,6 +148,6 @@ impl Source {
 impl Compiled {
     /// A kernel of which the launch decides everything.
     pub fn new(ptx: String, name: String) -> Self {
-        Compiled { ptx, name, block: None, shared: None, nulls: 0 }
+        Compiled { ptx, name, block: None, cluster: None, shared: None, arguments: None, nulls: 0 }
     }
 }

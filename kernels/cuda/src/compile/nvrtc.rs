@@ -19,7 +19,9 @@ pub(super) fn open(library: Option<&Path>) -> Result<String, CompileError> {
     }
     // SAFETY: opening NVRTC runs its initialisers, which do nothing but set it up.
     if !unsafe { sys::is_culib_present() } {
-        return Err(CompileError::NoNvrtc("neither ISONORM_NVRTC, nor target/nvrtc, nor Python, nor the system has it".to_owned()));
+        return Err(CompileError::NoNvrtc(
+            "neither ISONORM_NVRTC, nor target/nvrtc, nor Python, nor the system has it".to_owned(),
+        ));
     }
     let (mut major, mut minor) = (0, 0);
     // SAFETY: both pointers are valid for a write.
@@ -27,7 +29,8 @@ pub(super) fn open(library: Option<&Path>) -> Result<String, CompileError> {
     if let (Some(own), Some(path)) = (own, library) {
         let (mut own_major, mut own_minor) = (0, 0);
         // SAFETY: the function of this name has this type in every version of NVRTC.
-        let version = unsafe { own.get::<unsafe extern "C" fn(*mut i32, *mut i32) -> sys::nvrtcResult>(b"nvrtcVersion") };
+        let version =
+            unsafe { own.get::<unsafe extern "C" fn(*mut i32, *mut i32) -> sys::nvrtcResult>(b"nvrtcVersion") };
         if let Ok(version) = version {
             // SAFETY: both pointers are valid for a write.
             check("nvrtcVersion", unsafe { version(&mut own_major, &mut own_minor) })?;
@@ -127,9 +130,7 @@ pub(super) fn compile(nvrtc: &Nvrtc, source: &Source, entry: &str) -> Result<Com
     }
     let mut lowered = ptr::null();
     // SAFETY: the program exists and was compiled with this name expression.
-    check("nvrtcGetLoweredName", unsafe {
-        sys::nvrtcGetLoweredName(program.0, expression.as_ptr(), &mut lowered)
-    })?;
+    check("nvrtcGetLoweredName", unsafe { sys::nvrtcGetLoweredName(program.0, expression.as_ptr(), &mut lowered) })?;
     // SAFETY: NVRTC gives NUL-terminated text that lives as long as the program.
     let lowered = unsafe { CStr::from_ptr(lowered) }.to_string_lossy().into_owned();
     // SAFETY: the program exists and was compiled.
@@ -149,7 +150,8 @@ fn characters(text: &[c_char]) -> String {
 fn without_folders(ptx: &str) -> String {
     let mut out = String::with_capacity(ptx.len());
     for line in ptx.split_inclusive('\n') {
-        let quoted = line.trim_start().starts_with(".file").then(|| Some((line.find('"')?, line.rfind('"')?))).flatten();
+        let quoted =
+            line.trim_start().starts_with(".file").then(|| Some((line.find('"')?, line.rfind('"')?))).flatten();
         match quoted {
             Some((start, end)) => {
                 let name = line[start + 1..end].rsplit('/').next().unwrap_or_default();
