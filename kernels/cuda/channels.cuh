@@ -22,10 +22,12 @@ struct Sizes {
 
 // What a thread takes: up to ITEMS accesses of VEC elements, of one channel (planar) or of VEC channels (interleaved).
 template <Layout LAYOUT, int VEC> struct Tile {
-    static constexpr bool PLANAR = LAYOUT == Layout::planar;
-    static constexpr int CHANNELS = PLANAR ? 1 : VEC;
-    static constexpr int ITEMS = (PLANAR ? 16 : 64) / VEC;
-    static constexpr int SIZE = ITEMS * VEC * 32;  // planar: positions of a tile
+    enum {
+        PLANAR = LAYOUT == Layout::planar,
+        CHANNELS = PLANAR ? 1 : VEC,
+        ITEMS = VEC == 1 ? 16 : (PLANAR ? 16 : 64) / VEC,
+        SIZE = ITEMS * VEC * 32  // planar: positions of a tile
+    };
 
     long long n, tile;
     int c;         // the first channel

@@ -90,7 +90,8 @@ __device__ __forceinline__ float cluster_load(const float* p, unsigned rank) {
 // Two sets of slots are used in turns: a set is written again only after the barrier of the other one, which every thread
 // meets after it has read the first. One barrier a sum is enough.
 template <int THREADS, int CLUSTER> class Sums {
-    static constexpr int WARPS = THREADS > 32 ? THREADS / 32 : 1, MOST = 2;
+    static_assert(CLUSTER == 1 || THREADS > 32);
+    enum { WARPS = THREADS > 32 ? THREADS / 32 : 1, MOST = 2 };
     struct Slots {
         float warps[MOST][WARPS], block[MOST];
     };

@@ -4,7 +4,7 @@
 
 // y = norm(x), or with a residual: residual_out = x + residual, rounded to T, and y = norm of that sum. y and residual_out may
 // be the memory of x and residual: a thread reads an element before it writes it, and nobody else reads it. k is for
-// Norm::partial. Blocks: CLUSTER for each ROWS<THREADS> rows, of at least 128 threads.
+// Norm::partial. Blocks: CLUSTER for each ROWS<THREADS> rows.
 template <class T, class W, Norm NORM, Residual RESIDUAL, int VEC, int ITEMS, int THREADS, int CLUSTER>
 __global__ void __launch_bounds__(THREADS * ROWS<THREADS>)
 rows_forward(const T* x, const T* residual, const W* __restrict__ weight, const W* __restrict__ bias, T* y, T* residual_out,
@@ -26,16 +26,11 @@ rows_forward(const T* x, const T* residual, const W* __restrict__ weight, const 
                 as_read<RESIDUAL, T>(kept[i]);
             });
     }
-    const auto values = [&](auto body) {
-        own.each(is_row, [&](int i, int c) {
-            if constexpr (!Own::KEPT) {
-                load_sum<RESIDUAL>(x, residual, start + c, kept[0]);
-                as_read<RESIDUAL, T>(kept[0]);
-            }
-            body(kept[i], c);
-        });
+    const auto fetch = [&](int c) {
+        load_sum<RESIDUAL>(x, residual, start + c, kept[0]);
+        as_read<RESIDUAL, T>(kept[0]);
     };
-    const Statistic statistic = measure<NORM, VEC>(values, sum, d, k, eps);
+    const Statistic statistic = measure<NORM>(own, is_row, kept, fetch, sum, k, eps);
     own.each(is_row, [&](int i, int c) {
         if constexpr (!Own::KEPT) {
             load_sum<RESIDUAL>(x, residual, start + c, kept[0]);
@@ -75,9 +70,9 @@ rows_backward(const T* dy, const T* dresidual_out, const T* x, const T* residual
     __shared__ typename Sums<THREADS, CLUSTER>::Shared slots;
     Sums<THREADS, CLUSTER> sum(slots);
     using Own = Share<VEC, ITEMS, THREADS, CLUSTER>;
-    constexpr int SLOTS = THREADS < 128 ? 4 : 1;
+    constexpr int SLOTS = THREADS <= 32 ? 4 : 1;
     const Own own(d);
-    const int slot = THREADS < 128 ? threadIdx.x / 32 : 0;
+    const int slot = THREADS <= 32 ? threadIdx.x / 32 : 0;
     const size_t part = (static_cast<size_t>(blockIdx.x / CLUSTER) * SLOTS + slot) * d;
 
     float dweight[Own::KEEP][VEC] = {}, dbias[Own::KEEP][VEC] = {};
@@ -93,18 +88,13 @@ rows_backward(const T* dy, const T* dresidual_out, const T* x, const T* residual
             load_sum<RESIDUAL>(x, residual, start + c, kept[i]);
             as_read<RESIDUAL, T>(kept[i]);
         };
+        const auto fetch = [&](int c) { read(0, c); };
         if constexpr (Own::KEPT)
             own.each(is_row, [&](int i, int c) {
                 read(i, c);
                 load(dy + start + c, g[i]);
             });
-        const auto values = [&](auto body) {
-            own.each(is_row, [&](int i, int c) {
-                if constexpr (!Own::KEPT) read(0, c);
-                body(kept[i], c);
-            });
-        };
-        const Statistic statistic = measure<NORM, VEC>(values, sum, d, k, eps);
+        const Statistic statistic = measure<NORM>(own, is_row, kept, fetch, sum, k, eps);
         // From x and dy to x_hat and dy * weight.
         const auto prepare = [&](int i, int c) {
             float w[VEC];

@@ -13,13 +13,13 @@ enum class Norm { layer, rms, llama, gemma, partial, compressed, l2 };
 // Whether a residual is added to x first, and whether the norm reads the sum as it is stored.
 enum class Residual { none, rounded, unrounded };
 
-// Rows of a block: rows of few threads come several to a block.
-template <int THREADS> constexpr int ROWS = THREADS < 128 ? 128 / THREADS : 1;
+// Rows of a block: those of a warp or less come several to a block, of four warps.
+template <int THREADS> constexpr int ROWS = THREADS <= 32 ? 128 / THREADS : 1;
 
 // Which elements are this thread's.
 template <int VEC, int ITEMS, int THREADS, int CLUSTER> struct Share {
-    static constexpr bool KEPT = ITEMS > 0;
-    static constexpr int KEEP = KEPT ? ITEMS : 1;
+    // Whether registers hold a thread's accesses, and how many. (Enumerators: static members would be variables in the PTX.)
+    enum { KEPT = ITEMS > 0, KEEP = KEPT ? ITEMS : 1 };
     int first, end, d;
 
     __device__ __forceinline__ explicit Share(int d) : d(d) {
@@ -79,24 +79,27 @@ template <Norm NORM> __device__ __forceinline__ float normalized(float x, const 
 
 __device__ __forceinline__ float rstd_of(float mean_square, float eps) { return 1.f / sqrtf(mean_square + eps); }
 
-// The statistic of a row. `each(body)` calls `body(x, column)` for this thread's accesses of VEC elements.
-template <Norm NORM, int VEC, class Each, class Sum>
-__device__ __forceinline__ Statistic measure(Each each, Sum& sum, int d, int k, float eps) {
-    const float n = d;
+// The statistic of a row, from this thread's `values`; `fetch(column)` puts them there where they are not kept.
+template <Norm NORM, class Own, int KEEP, int VEC, class Fetch, class Sum>
+__device__ __forceinline__ Statistic measure(const Own& own, bool is_row, float (&values)[KEEP][VEC], Fetch fetch, Sum& sum, int k,
+                                             float eps) {
+    const float n = own.d;
     if constexpr (NORM == Norm::layer) {
         float total[1] = {0.f};
-        each([&](const float(&x)[VEC], int) {
+        own.each(is_row, [&](int i, int c) {
+            if (!Own::KEPT) fetch(c);
 #pragma unroll
-            for (int j = 0; j < VEC; ++j) total[0] += x[j];
+            for (int j = 0; j < VEC; ++j) total[0] += values[i][j];
         });
         sum(total);
         const float centre = total[0] / n;
         // The second pass also finds what the first one got wrong: data of mean 10^6 and spread 1 need it.
         float moments[2] = {0.f, 0.f};
-        each([&](const float(&x)[VEC], int) {
+        own.each(is_row, [&](int i, int c) {
+            if (!Own::KEPT) fetch(c);
 #pragma unroll
             for (int j = 0; j < VEC; ++j) {
-                const float e = x[j] - centre;
+                const float e = values[i][j] - centre;
                 moments[0] += e;
                 moments[1] = fmaf(e, e, moments[1]);
             }
@@ -109,12 +112,14 @@ __device__ __forceinline__ Statistic measure(Each each, Sum& sum, int d, int k, 
         return {centre, rstd, -(lost * rstd)};
     } else {
         float sums[2] = {0.f, 0.f};
-        each([&](const float(&x)[VEC], int column) {
+        own.each(is_row, [&](int i, int c) {
+            if (!Own::KEPT) fetch(c);
 #pragma unroll
             for (int j = 0; j < VEC; ++j) {
-                if (NORM == Norm::partial && column + j >= k) continue;
-                sums[0] = fmaf(x[j], x[j], sums[0]);
-                if (NORM == Norm::compressed) sums[1] += x[j];
+                const float x = values[i][j];
+                if (NORM == Norm::partial && c + j >= k) continue;
+                sums[0] = fmaf(x, x, sums[0]);
+                if (NORM == Norm::compressed) sums[1] += x;
             }
         });
         if constexpr (NORM == Norm::compressed) {
