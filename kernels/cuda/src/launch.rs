@@ -212,6 +212,7 @@ impl Kernel {
     /// If the kernel declines the call, or the manifest does not fit it: the key, the expression, and its values.
     pub fn plan(&self, call: &Call) -> Result<Plan, PlanError> {
         let mut scope = scope(call);
+        scope.insert("direction".to_owned(), Value::from(self.info.direction.to_string()));
         for (name, expression) in &self.values {
             if scope.contains_key(name) {
                 return Err(PlanError::Names(format!("`let.{name}` takes a name that means something else already")));
