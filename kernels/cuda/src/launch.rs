@@ -211,6 +211,13 @@ impl Kernel {
     /// # Errors
     /// If the kernel declines the call, or the manifest does not fit it: the key, the expression, and its values.
     pub fn plan(&self, call: &Call) -> Result<Plan, PlanError> {
+        for (axis, sizes) in &self.sizes {
+            let size = call.sizes.iter().find(|(name, _)| name == axis).map(|(_, size)| *size);
+            if size.is_some_and(|size| !sizes.contains(&size)) {
+                let sizes: Vec<String> = sizes.iter().map(usize::to_string).collect();
+                return Err(PlanError::Declined(format!("compiled for {axis} = {} only", sizes.join(", "))));
+            }
+        }
         let mut scope = scope(call);
         scope.insert("direction".to_owned(), Value::from(self.info.direction.to_string()));
         for (name, expression) in &self.values {
