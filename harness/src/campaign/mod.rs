@@ -79,9 +79,10 @@ impl Entry {
         let info = contender.info();
         let operator = operators::find(&info.operator).ok_or_else(|| UnknownOperator::new(&info.operator))?;
         // A device has no threads to be asked for, and to execute large cases takes minutes each.
-        let here = contender.device() == Device::Cpu;
-        let offer = Offer { sizes: contender.sizes(), ..Offer::of(info, if here { threads } else { 1 }) };
-        Ok(Entry { name: info.name.clone(), operator, offer, large: here, contender })
+        let device = contender.device();
+        let threads = if device == Device::Cpu { threads } else { 1 };
+        let offer = Offer { sizes: contender.sizes(), ..Offer::of(info, threads) };
+        Ok(Entry { name: info.name.clone(), operator, offer, large: device != Device::Ptx, contender })
     }
 }
 

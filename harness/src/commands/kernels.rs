@@ -1,8 +1,10 @@
 //! Which kernels a command is about: options that several verbs share.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::ScopedJoinHandle;
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use isonorm_cuda::Library;
@@ -13,7 +15,8 @@ use isonorm_oracles::operators;
 
 use super::Error;
 use crate::campaign::{Entry, UnknownOperator};
-use crate::run::{Contender, Device, Executed, InProcess, Limits, OnGpu, Plugin};
+use crate::machine;
+use crate::run::{Contender, Device, Executed, InProcess, Limits, OnGpu, Plugin, RunError};
 
 /// Which kernels.
 #[derive(Clone, Debug, Args)]
@@ -233,10 +236,30 @@ fn of_manifests(libraries: Vec<Library>, device: Device) -> Result<Vec<Arc<dyn C
     Ok(contenders)
 }
 
-/// Compiles what has to be compiled.
+/// Compiles what has to be compiled, on all cores, and says how far it is where that takes long.
 pub(super) fn prepare(entries: &[Entry]) -> Result<(), Error> {
-    for entry in entries {
-        entry.contender.prepare(&entry.offer.dtypes)?;
-    }
-    Ok(())
+    const QUIET: Duration = Duration::from_secs(5);
+    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let failed: Mutex<Option<RunError>> = Mutex::default();
+    let work = || {
+        while let Some(entry) = entries.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(error) = entry.contender.prepare(&entry.offer.dtypes) {
+                failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                next.store(entries.len(), Ordering::Relaxed);
+            }
+            done.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..machine::cores().min(entries.len())).map(|_| scope.spawn(work)).collect();
+        let mut told = Instant::now();
+        while !workers.iter().all(ScopedJoinHandle::is_finished) {
+            std::thread::sleep(Duration::from_millis(2));
+            if told.elapsed() > QUIET {
+                eprintln!("compiling: {} of {} kernels are ready", done.load(Ordering::Relaxed), entries.len());
+                told = Instant::now();
+            }
+        }
+    });
+    failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), |error| Err(error.into()))
 }

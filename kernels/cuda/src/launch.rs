@@ -211,7 +211,15 @@ impl Kernel {
     /// # Errors
     /// If the kernel declines the call, or the manifest does not fit it: the key, the expression, and its values.
     pub fn plan(&self, call: &Call) -> Result<Plan, PlanError> {
+        for (axis, sizes) in &self.sizes {
+            let size = call.sizes.iter().find(|(name, _)| name == axis).map(|(_, size)| *size);
+            if size.is_some_and(|size| !sizes.contains(&size)) {
+                let sizes: Vec<String> = sizes.iter().map(usize::to_string).collect();
+                return Err(PlanError::Declined(format!("compiled for {axis} = {} only", sizes.join(", "))));
+            }
+        }
         let mut scope = scope(call);
+        scope.insert("direction".to_owned(), Value::from(self.info.direction.to_string()));
         for (name, expression) in &self.values {
             if scope.contains_key(name) {
                 return Err(PlanError::Names(format!("`let.{name}` takes a name that means something else already")));

@@ -21,7 +21,7 @@ layouts = ["contiguous", "in_place"]
 precision = "f32"
 reduction = "blocked:64"
 rsqrt = "approximate"
-sizes = { d = [24, 26] }
+sizes = { d = [24, 25, 26] }
 requires = [{ that = "d % 2 == 0", because = "pairs of entries are loaded" }]
 [kernel.let]
 vec = "16 // data_size if d * data_size % 16 == 0 else 1"
@@ -61,7 +61,7 @@ fn a_call_becomes_launches() {
     let manifest = Manifest::parse(WHOLE).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!((manifest.source.as_str(), manifest.arch.as_deref()), ("norms.cu", Some("sm_80")));
     let kernel = &manifest.kernels[0];
-    assert_eq!(kernel.sizes, [("d".to_owned(), vec![24, 26])]);
+    assert_eq!(kernel.sizes, [("d".to_owned(), vec![24, 25, 26])]);
     let plan = kernel.plan(&call(3, 24, true)).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(plan.scratch, [("parts".to_owned(), 12)]);
     let [step] = &plan.steps[..] else { panic!("{plan:?}") };
@@ -88,8 +88,12 @@ fn a_call_becomes_launches() {
     assert_eq!(plan.steps[0].entry, "norm<__nv_bfloat16, float, 1, false>");
     // Nothing to launch, and a call that is declined.
     assert_eq!(kernel.plan(&call(0, 24, true)).unwrap_or_else(|error| panic!("{error}")).steps, []);
-    let declined = PlanError::Declined("pairs of entries are loaded".into());
-    assert_eq!(kernel.plan(&call(3, 5, true)), Err(declined));
+    let declined = |d: usize| match kernel.plan(&call(3, d, true)) {
+        Err(PlanError::Declined(reason)) => reason,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(declined(5), "compiled for d = 24, 25, 26 only");
+    assert_eq!(declined(25), "pairs of entries are loaded");
 }
 
 #[test]
@@ -105,8 +109,8 @@ fn what_is_wrong_is_said_with_its_line_and_key() {
         ("\"f32\"\nreduction", "\"bf16\"\nreduction", &["line 13", "`precision`", "f32 or f64"]),
         ("blocked:64", "blocked", &["line 14", "`reduction`", "blocked:B"]),
         ("\"approximate\"", "\"fast\"", &["line 15", "`rsqrt`", "approximate"]),
-        ("[24, 26]", "[]", &["line 16", "`sizes.d`", "empty"]),
-        ("[24, 26]", "[-1]", &["line 16", "-1"]),
+        ("[24, 25, 26]", "[]", &["line 16", "`sizes.d`", "empty"]),
+        ("[24, 25, 26]", "[-1]", &["line 16", "-1"]),
         ("d % 2 == 0\", because", "d % == 0\", because", &["line 17", "`requires`", "d % == 0"]),
         ("\"min(4, ", "\"min((4, ", &["line 20", "`let.warps`", "min((4"]),
         ("parts = { dtype = \"f32\"", "parts = { dtype = \"int\"", &["line 22", "`scratch.parts.dtype`", "int"]),
