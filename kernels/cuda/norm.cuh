@@ -1,4 +1,4 @@
-// What the row normalizations share: 16-byte accesses, packed conversions, sums over a warp, a block or a cluster.
+// What all kernels share: 16-byte accesses, packed conversions, sums over a warp, a block or a cluster.
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -20,35 +20,47 @@ __device__ __forceinline__ void narrow(__nv_bfloat16* p, float2 f) {
     *reinterpret_cast<__nv_bfloat162*>(p) = __floats2bfloat162_rn(f.x, f.y);
 }
 
-// N elements at `p`, which is aligned to N * sizeof(T), as f32.
-template <int N, class T> __device__ __forceinline__ void load(const T* __restrict__ p, float (&out)[N]) {
-    const Vec<T, N> in = *reinterpret_cast<const Vec<T, N>*>(p);
-    if constexpr (N == 1) {
-        out[0] = static_cast<float>(in.v[0]);
-    } else {
+// Neighbours that one access moves: as many of N as 16 bytes hold.
+template <class T, int N> constexpr int PIECE = N * sizeof(T) <= 16 ? N : 16 / sizeof(T);
+
+// N elements at `p`, which is aligned to the accesses, as f32.
+template <int N, class T> __device__ __forceinline__ void load(const T* p, float (&out)[N]) {
+    constexpr int M = PIECE<T, N>;
 #pragma unroll
-        for (int i = 0; i < N; i += 2) {
-            const float2 f = widen(in.v + i);
-            out[i] = f.x, out[i + 1] = f.y;
+    for (int k = 0; k < N; k += M) {
+        const Vec<T, M> in = *reinterpret_cast<const Vec<T, M>*>(p + k);
+        if constexpr (M == 1) {
+            out[k] = static_cast<float>(in.v[0]);
+        } else {
+#pragma unroll
+            for (int i = 0; i < M; i += 2) {
+                const float2 f = widen(in.v + i);
+                out[k + i] = f.x, out[k + i + 1] = f.y;
+            }
         }
     }
 }
 
-// Rounds N f32 values to T, to nearest, and stores them at `p`, which is aligned to N * sizeof(T).
-template <int N, class T> __device__ __forceinline__ void store(T* __restrict__ p, const float (&values)[N]) {
-    Vec<T, N> out;
-    if constexpr (N == 1) {
-        out.v[0] = static_cast<T>(values[0]);
-    } else {
+// Rounds N f32 values to T, to nearest, and stores them at `p`, which is aligned to the accesses.
+template <int N, class T> __device__ __forceinline__ void store(T* p, const float (&values)[N]) {
+    constexpr int M = PIECE<T, N>;
 #pragma unroll
-        for (int i = 0; i < N; i += 2) narrow(out.v + i, make_float2(values[i], values[i + 1]));
+    for (int k = 0; k < N; k += M) {
+        Vec<T, M> out;
+        if constexpr (M == 1) {
+            out.v[0] = static_cast<T>(values[k]);
+        } else {
+#pragma unroll
+            for (int i = 0; i < M; i += 2) narrow(out.v + i, make_float2(values[k + i], values[k + i + 1]));
+        }
+        *reinterpret_cast<Vec<T, M>*>(p + k) = out;
     }
-    *reinterpret_cast<Vec<T, N>*>(p) = out;
 }
 
-__device__ __forceinline__ float warp_sum(float v) {
+// The sum over each WIDTH neighbouring lanes, the same in all of them.
+template <int WIDTH = 32> __device__ __forceinline__ float warp_sum(float v) {
 #pragma unroll
-    for (int o = 16; o > 0; o >>= 1) v += __shfl_xor_sync(0xffffffffu, v, o);
+    for (int o = WIDTH / 2; o > 0; o >>= 1) v += __shfl_xor_sync(0xffffffffu, v, o);
     return v;
 }
 
@@ -73,23 +85,51 @@ __device__ __forceinline__ float cluster_load(const float* p, unsigned rank) {
     return v;
 }
 
-// The sum of `v` over the WARPS warps of a row and over the CLUSTER blocks that share it, the same in every thread.
-// `slot` holds WARPS + 1 floats of shared memory and may be used again at once.
-template <int WARPS, int CLUSTER> __device__ __forceinline__ float row_sum(float v, float* slot) {
-    v = warp_sum(v);
-    if constexpr (WARPS > 1) {
-        const int lane = threadIdx.x & 31, warp = (threadIdx.x >> 5) % WARPS;
-        if (lane == 0) slot[warp] = v;
-        __syncthreads();
-        v = warp_sum(lane < WARPS ? slot[lane] : 0.f);
-        __syncthreads();
+// Sums over the THREADS threads of a row and over the CLUSTER blocks that share it, in a fixed order.
+//
+// Two sets of slots are used in turns: a set is written again only after the barrier of the other one, which every thread
+// meets after it has read the first. One barrier a sum is enough.
+template <int THREADS, int CLUSTER> class Sums {
+    static_assert(CLUSTER == 1 || THREADS > 32);
+    enum { WARPS = THREADS > 32 ? THREADS / 32 : 1, MOST = 2 };
+    struct Slots {
+        float warps[MOST][WARPS], block[MOST];
+    };
+    Slots* slots;
+    int turn = 0;
+
+  public:
+    using Shared = Slots[2];
+    __device__ explicit Sums(Shared& shared) : slots(shared) {}
+
+    // The sums of K values at once, the same in every thread of the row.
+    template <int K> __device__ __forceinline__ void operator()(float (&v)[K]) {
+        static_assert(K <= MOST);
+        const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+        Slots& slot = slots[turn];
+        turn ^= 1;
+#pragma unroll
+        for (int k = 0; k < K; ++k) v[k] = warp_sum<(THREADS < 32 ? THREADS : 32)>(v[k]);
+        if constexpr (THREADS > 32) {
+#pragma unroll
+            for (int k = 0; k < K; ++k)
+                if (lane == 0) slot.warps[k][warp] = v[k];
+            __syncthreads();
+#pragma unroll
+            for (int k = 0; k < K; ++k) v[k] = warp_sum(lane < WARPS ? slot.warps[k][lane] : 0.f);
+        }
+        if constexpr (CLUSTER > 1) {
+#pragma unroll
+            for (int k = 0; k < K; ++k)
+                if (threadIdx.x == 0) slot.block[k] = v[k];
+            cluster_barrier();
+#pragma unroll
+            for (int k = 0; k < K; ++k) v[k] = warp_sum(lane < CLUSTER ? cluster_load(&slot.block[k], lane) : 0.f);
+        }
     }
-    if constexpr (CLUSTER > 1) {
-        if (threadIdx.x == 0) slot[WARPS] = v;
-        cluster_barrier();
-        v = 0.f;
-        for (unsigned rank = 0; rank < CLUSTER; ++rank) v += cluster_load(slot + WARPS, rank);
-        cluster_barrier();
+
+    // To be called at the end: others of the cluster may still read this block's slots.
+    __device__ __forceinline__ void leave() const {
+        if constexpr (CLUSTER > 1) cluster_barrier();
     }
-    return v;
-}
+};

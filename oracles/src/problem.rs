@@ -146,6 +146,11 @@ impl Problem {
         Sizes(self.operator.graph_axes().iter().map(|axis| self.size(axis)).collect())
     }
 
+    /// The sizes of the graph's axes, with their names.
+    pub fn named_sizes(&self) -> Vec<(String, usize)> {
+        self.operator.graph_axes().into_iter().map(|axis| (axis.to_owned(), self.size(axis))).collect()
+    }
+
     /// The attributes as a kernel gets them: those chosen and those that follow from the sizes.
     pub fn call_attributes(&self) -> Vec<(String, Value)> {
         let chosen = self.attributes.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::record::{
-    Budget, Counts, Elements, Errors, Finding, Kernel, Machine, Number, Outcome, Property, Range, Shard,
+    Budget, Counts, Elements, Errors, Finding, Kernel, Machine, Number, Outcome, Property, Range, Shard, TrafficCounts,
 };
 use crate::summary::{KernelSummary, Run, Summary, Verdict};
 use crate::{Error, render};
@@ -36,6 +36,8 @@ pub struct Certificate {
     pub ranges: Vec<Range>,
     /// What was checked beside the error of each element.
     pub properties: Vec<Property>,
+    /// What its launches did on the PTX executor, by dtype; empty for a kernel that ran elsewhere.
+    pub traffic: Vec<Traffic>,
     /// What it got wrong.
     pub findings: Vec<Finding>,
     /// Who asked what, where and with which seed; running these commands again gives this certificate again.
@@ -72,6 +74,70 @@ pub struct Size {
     pub worst_ulps: Option<Number>,
     /// What 99.9 % of the elements do not exceed, in units in the last place.
     pub p999_ulps: Option<Number>,
+}
+
+/// What the launches of a kernel did on all cases of a dtype, counted by the PTX executor: never measured on a GPU.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Traffic {
+    /// The dtype.
+    pub dtype: String,
+    /// Instructions of threads, for each element of the first input.
+    pub instructions_per_element: Option<Number>,
+    /// Bytes of the threads' own memory (spilled registers, arrays) that are moved, for each element of the first input.
+    pub local_bytes_per_element: Option<Number>,
+    /// Passes over shared memory that conflicts of its banks cost, for each request.
+    pub bank_conflicts_per_request: Option<Number>,
+    /// For each tensor, and each scratch buffer, what was done to it.
+    pub tensors: Vec<TensorTraffic>,
+    /// The sums behind them.
+    pub counts: TrafficCounts,
+}
+
+/// What was done to a tensor.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct TensorTraffic {
+    /// Its name, or `scratch.NAME`.
+    pub name: String,
+    /// Bytes read, as a multiple of its own.
+    pub read: Option<Number>,
+    /// The most of a single case.
+    pub most_read: Option<Number>,
+    /// Bytes written, as a multiple of its own.
+    pub written: Option<Number>,
+    /// Of the accesses, those that moved fewer than 16 bytes.
+    pub narrow: Option<Number>,
+    /// Of the requests, those that touched at least two sectors more than they had to.
+    pub uncoalesced: Option<Number>,
+    /// Atomic operations.
+    pub atomics: u64,
+}
+
+impl Traffic {
+    /// What can be read off the counts of a dtype.
+    pub fn new(dtype: &str, counts: &TrafficCounts) -> Traffic {
+        let figures = counts.figures();
+        let tensors = counts.buffers.iter().map(|(name, buffer)| {
+            let figure = |what: &str| figures.get(&format!("{name} {what}")).copied();
+            TensorTraffic {
+                read: figure("read"),
+                most_read: buffer.most_read.as_ref().map(|most| most.value),
+                written: figure("written"),
+                narrow: figure("narrow"),
+                uncoalesced: figure("uncoalesced"),
+                atomics: buffer.atomics,
+                name: name.clone(),
+            }
+        });
+        let figure = |name: &str| figures.get(name).copied();
+        Traffic {
+            dtype: dtype.to_owned(),
+            instructions_per_element: figure("instructions per element"),
+            local_bytes_per_element: figure("local bytes per element"),
+            bank_conflicts_per_request: figure("bank conflicts per request"),
+            tensors: tensors.collect(),
+            counts: counts.clone(),
+        }
+    }
 }
 
 /// Cases that a kernel declined.
@@ -155,6 +221,7 @@ impl Certificate {
             declined,
             ranges: kernel.ranges.clone(),
             properties: kernel.properties.clone(),
+            traffic: kernel.traffic.iter().map(|(dtype, counts)| Traffic::new(dtype, counts)).collect(),
             findings: kernel.findings.clone(),
             runs: kernel.runs.iter().map(|run| Asked::from(&summary.runs[*run])).collect(),
         }

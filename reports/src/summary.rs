@@ -10,7 +10,7 @@ use crate::Error;
 use crate::bench::Benches;
 use crate::record::{
     self, Campaign, Case, Claim, Counts, End, Experiment, Finding, Identity, Kernel, Number, Outcome, Property, Range,
-    Record, Tallies, Tally, Throughput, files, read_lossy,
+    Record, Tallies, Tally, Throughput, TrafficCounts, files, read_lossy,
 };
 
 /// Everything that reports are made from.
@@ -64,6 +64,8 @@ pub struct KernelSummary {
     pub ranges: Vec<Range>,
     /// What was checked, by name.
     pub properties: Vec<Property>,
+    /// What its launches did, by dtype; only of a kernel on the PTX executor.
+    pub traffic: BTreeMap<String, TrafficCounts>,
     /// The runs it took part in, as indices into [`Summary::runs`].
     pub runs: Vec<usize>,
 }
@@ -470,6 +472,7 @@ fn describe(kernels: &mut BTreeMap<String, KernelSummary>, kernel: Kernel, run: 
         cases: Vec::new(),
         ranges: Vec::new(),
         properties: Vec::new(),
+        traffic: BTreeMap::new(),
         runs: Vec::new(),
     });
     known.runs.push(run);
@@ -524,6 +527,7 @@ impl KernelSummary {
                 }
                 None => self.properties.push(property),
             },
+            Record::Traffic(traffic) => self.traffic.entry(traffic.dtype).or_default().merge(&traffic.counts),
             Record::Campaign(_)
             | Record::Kernel(_)
             | Record::Throughput(_)
@@ -564,6 +568,11 @@ impl KernelSummary {
             }
         }
 
+        for (reason, cases) in &self.total.not_run {
+            // What a compiler says has many lines; the records keep them.
+            let first = reason.lines().next().unwrap_or_default();
+            self.reasons.push(format!("{} could not be run: {first}", counted(*cases, "case")));
+        }
         let judged = self.by(|tally| tally.dtype.clone());
         let unjudged = |dtype: &&String| judged.get(*dtype).is_none_or(|counts| counts.cases == 0);
         if self.total.cases == 0 {

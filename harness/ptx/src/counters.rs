@@ -70,7 +70,8 @@ impl Counters {
         self.buffers.get(name).cloned().unwrap_or_default()
     }
 
-    pub(crate) fn merge(&mut self, other: Self) {
+    /// Adds what another launch did.
+    pub fn merge(&mut self, other: Self) {
         self.threads += other.threads;
         self.instructions += other.instructions;
         self.warp_instructions += other.warp_instructions;

@@ -46,11 +46,19 @@ pub struct Options {
     pub instruction_limit: u64,
     /// How approximate instructions are evaluated.
     pub accuracy: Accuracy,
+    /// Other launches on the same memory follow: outputs need not be complete yet.
+    pub more_follows: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { orders: vec![Order::Forward], threads: 0, instruction_limit: 1 << 22, accuracy: Accuracy::Exact }
+        Self {
+            orders: vec![Order::Forward],
+            threads: 0,
+            instruction_limit: 1 << 22,
+            accuracy: Accuracy::Exact,
+            more_follows: false,
+        }
     }
 }
 
@@ -299,6 +307,10 @@ impl Module {
             let mut group = Group::new(&context);
             while let Some(number) = numbers.get(next.fetch_add(1, Relaxed)) {
                 group.run(*number);
+                // Other blocks would take as long, and tell nothing new.
+                if group.findings.has(Kind::InstructionLimit) {
+                    break;
+                }
             }
             group.finish()
         };
@@ -317,8 +329,13 @@ impl Module {
             counters.merge(c);
         }
         for (buffer, blocks) in context.buffers.iter().zip(&context.blocks) {
-            let (Rights::Write, Some(blocks), true) = (buffer.rights, blocks, buffer.bytes > 0) else { continue };
-            if let Some((first, bytes)) = blocks.unwritten(buffer.offset, buffer.bytes) {
+            let (true, Some(blocks)) = (buffer.rights.starts_unwritten(), blocks) else { continue };
+            blocks.written().for_each(|bytes| buffer.mark_written(bytes));
+            if buffer.rights == Rights::Scratch || buffer.bytes == 0 || launch.options.more_follows {
+                continue;
+            }
+            let unwritten = blocks.unwritten(buffer.offset, buffer.bytes, |bytes| buffer.was_written(bytes));
+            if let Some((first, bytes)) = unwritten {
                 let spot = Spot { block: u64::MAX, thread: None, pc: u32::MAX };
                 findings.add(Kind::UnwrittenOutput, spot, &buffer.name, || {
                     let at = first.saturating_sub(buffer.offset);

@@ -1,6 +1,6 @@
 //! Global memory: buffers far apart, each with what a kernel may do to it.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
 /// Buffers start this far apart, so that no overrun lands in a neighbour.
 const DISTANCE: u64 = 1 << 36;
@@ -12,8 +12,17 @@ pub enum Rights {
     Read,
     /// An output: every byte has to be written, and none is read before.
     Write,
+    /// What launches leave for each other: no byte is read before it is written.
+    Scratch,
     /// Both: what was there before the launch is valid.
     ReadWrite,
+}
+
+impl Rights {
+    /// Whether reading what nobody wrote is a mistake.
+    pub(crate) fn starts_unwritten(self) -> bool {
+        matches!(self, Rights::Write | Rights::Scratch)
+    }
 }
 
 /// A buffer of a [`Memory`].
@@ -28,12 +37,15 @@ pub(crate) struct Storage {
     pub offset: u64,
     pub bytes: u64,
     words: Vec<AtomicU64>,
+    /// A bit for each byte of `words` that earlier launches wrote; empty where that does not matter.
+    written: Vec<AtomicU8>,
 }
 
 impl Clone for Storage {
     fn clone(&self) -> Self {
         let words = self.words.iter().map(|w| AtomicU64::new(w.load(Relaxed))).collect();
-        Self { name: self.name.clone(), words, ..*self }
+        let written = self.written.iter().map(|w| AtomicU8::new(w.load(Relaxed))).collect();
+        Self { name: self.name.clone(), words, written, ..*self }
     }
 }
 
@@ -43,7 +55,26 @@ impl Storage {
         padded.extend_from_slice(bytes);
         padded.resize(padded.len().next_multiple_of(8), 0);
         let words = padded.chunks_exact(8).map(|w| AtomicU64::new(u64::from_le_bytes(w.try_into().expect("8 bytes"))));
-        Self { name: name.into(), rights, offset, bytes: bytes.len() as u64, words: words.collect() }
+        let words: Vec<AtomicU64> = words.collect();
+        let noted = if rights.starts_unwritten() { words.len() } else { 0 };
+        let written = (0..noted).map(|_| AtomicU8::new(0)).collect();
+        Self { name: name.into(), rights, offset, bytes: bytes.len() as u64, words, written }
+    }
+
+    /// Notes that a launch has written bytes, for those that follow.
+    pub(crate) fn mark_written(&self, bytes: std::ops::Range<u64>) {
+        for at in bytes {
+            if let Some(word) = self.written.get((at / 8) as usize) {
+                word.fetch_or(1 << (at % 8), Relaxed);
+            }
+        }
+    }
+
+    /// Whether earlier launches wrote all of these bytes.
+    pub(crate) fn was_written(&self, bytes: std::ops::Range<u64>) -> bool {
+        let written =
+            |at: u64| self.written.get((at / 8) as usize).is_some_and(|w| w.load(Relaxed) >> (at % 8) & 1 != 0);
+        bytes.into_iter().all(written)
     }
 
     pub(crate) fn contents(&self) -> Vec<u8> {

@@ -16,16 +16,15 @@ fn forward_kernels_read_and_write_everything_once() {
         let name = kernel.file;
         assert_eq!(traffic("x"), (rows * row, 0), "{name}");
         assert_eq!(traffic("y"), (0, rows * row), "{name}");
-        assert_eq!(traffic("gamma"), (rows * weights, 0), "{name}");
-        assert_eq!(traffic("beta"), (if kernel.rms { 0 } else { rows * weights }, 0), "{name}");
-        assert_eq!(traffic("sum"), (0, if kernel.residual { rows * row } else { 0 }), "{name}");
-        assert_eq!(traffic("rstd"), (0, 4 * rows), "{name}");
+        assert_eq!(traffic("weight"), (rows * weights, 0), "{name}");
+        assert_eq!(traffic("bias"), (if kernel.rms { 0 } else { rows * weights }, 0), "{name}");
+        assert_eq!(traffic("residual_out"), (0, if kernel.residual { rows * row } else { 0 }), "{name}");
         // One element in an access where a row is no multiple of 16 bytes; else nothing is narrow.
         let narrow = counters.buffer("x").narrow_accesses;
         assert_eq!(narrow, if kernel.d % 4 == 0 { 0 } else { rows * kernel.d as u64 }, "{name}");
-        for buffer in ["x", "y", "gamma", "beta"] {
+        for buffer in ["x", "y", "weight", "bias"] {
             // Wider weights than elements: a thread's weights are 32 bytes, so that each of two loads skips every other 16.
-            let skips = kernel.w != kernel.t && kernel.d % 8 == 0 && buffer == "gamma";
+            let skips = kernel.w != kernel.t && kernel.d % 8 == 0 && buffer == "weight";
             let b = counters.buffer(buffer);
             assert_eq!(b.uncoalesced_requests, if skips { b.requests } else { 0 }, "{name} {buffer}");
         }
@@ -36,7 +35,8 @@ fn forward_kernels_read_and_write_everything_once() {
             "{name}: {per_element:.1} instructions per element, {:.0} per thread",
             counters.instructions_per_thread()
         );
-        assert!(per_element < 40.0, "{name}: {per_element}");
+        // What a row costs by itself weighs more in a short one.
+        assert!(per_element < if kernel.d < 256 { 60.0 } else { 25.0 }, "{name}: {per_element}");
     }
 }
 

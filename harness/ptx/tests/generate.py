@@ -19,59 +19,59 @@ HERE = pathlib.Path(__file__).resolve().parent
 CUDA = HERE.parents[2] / "kernels" / "cuda"
 WHEEL = pathlib.Path(sysconfig.get_path("purelib")) / "nvidia" / "cu13"
 
-# File name -> source, the instantiation, and options beside the common ones. Kernels' parameters: kernels/cuda/*.cu.
+# File name -> the instantiation of kernels/cuda/rows.cu, which says what parameters mean, and options beside the common ones.
 B, H, F = "__nv_bfloat16", "__half", "float"
+LAYER, RMS, ADD_LAYER, ADD_RMS = (f"Norm::{n}, Residual::{r}" for r in ["none", "rounded"] for n in ["layer", "rms"])
 KERNELS = {
-    "layer_norm_f32_1000_warp": ("forward.cu", f"norm_forward<{F},{F},1000,4,1,4,1,false,false>", []),
-    "layer_norm_f16_1001_narrow": ("forward.cu", f"norm_forward<{H},{F},1001,1,2,1,1,false,true>", []),
-    "layer_norm_bf16_4096_block": ("forward.cu", f"norm_forward<{B},{B},4096,8,4,1,1,false,false>", []),
-    "layer_norm_bf16_4096_lines": ("forward.cu", f"norm_forward<{B},{B},4096,8,4,1,1,false,false>", ["--generate-line-info"]),
-    "rms_norm_bf16_1000_residual": ("forward.cu", f"norm_forward<{B},{F},1000,8,2,1,1,true,true>", []),
-    "rms_norm_f16_4096_sm80": ("forward.cu", f"norm_forward<{H},{H},4096,8,4,1,1,true,false>", ["--gpu-architecture=sm_80"]),
-    "rms_norm_f32_8200_cluster": ("forward.cu", f"norm_forward<{F},{F},8200,4,4,1,4,true,false>", []),
-    "layer_norm_backward_bf16_1000": ("backward.cu", f"norm_backward<{B},{F},1000,8,4,false>", []),
-    "rms_norm_backward_f32_300": ("backward.cu", f"norm_backward<{F},{F},300,4,1,true>", []),
-    "reduce_parts_f32_1000": ("backward.cu", f"reduce_parts<{F},1000>", []),
+    "layer_norm_f32_warp": (f"rows_forward<{F}, {F}, {LAYER}, 4, 8, 32, 1>", []),
+    "layer_norm_f16_narrow": (f"rows_forward<{H}, {F}, {ADD_LAYER}, 1, 8, 32, 1>", []),
+    "layer_norm_bf16_block": (f"rows_forward<{B}, {B}, {LAYER}, 8, 4, 128, 1>", []),
+    "layer_norm_bf16_lines": (f"rows_forward<{B}, {B}, {LAYER}, 8, 1, 8, 1>", ["--generate-line-info"]),
+    "rms_norm_bf16_residual": (f"rows_forward<{B}, {F}, {ADD_RMS}, 8, 4, 32, 1>", []),
+    "rms_norm_f16_sm80": (f"rows_forward<{H}, {H}, {RMS}, 8, 4, 128, 1>", ["--gpu-architecture=sm_80"]),
+    "rms_norm_f32_cluster": (f"rows_forward<{F}, {F}, {RMS}, 4, 8, 512, 2>", []),
+    "layer_norm_backward_bf16": (f"rows_backward<{B}, {F}, {LAYER}, 8, 2, 128, 1>", []),
+    "rms_norm_backward_f32": (f"rows_backward<{F}, {F}, {RMS}, 4, 4, 32, 1>", []),
+    "reduce_parts_f32": (f"reduce_parts<{F}>", []),
 }
 
 # Bugs, one line each, in the same source: file name -> the instantiation and (file, right line, wrong line).
-SMALL = f"norm_forward<{F},{F},200,4,2,1,1,false,false>"
-CLUSTER = f"norm_forward<{F},{F},200,4,1,1,2,true,false>"
-BACKWARD = f"norm_backward<{F},{F},200,4,2,false>"
+SMALL = f"rows_forward<{F}, {F}, {LAYER}, 4, 1, 64, 1>"
+CLUSTER = f"rows_forward<{F}, {F}, {RMS}, 4, 1, 64, 2>"
+BACKWARD = f"rows_backward<{F}, {F}, {LAYER}, 4, 1, 64, 1>"
+SLOT = "if (lane == 0) slot.warps[k][warp] = v[k];"
 PLANTED = {
     "none": (SMALL, []),
     "none_cluster": (CLUSTER, []),
     "none_backward": (BACKWARD, []),
-    "reads_past_ragged_row": (SMALL, [("forward.cu", "return i * THREADS + t < SHARE && column(i) < D;", "return true;")]),
-    "reads_unwritten_slots": (SMALL, [("norm.cuh", "lane < WARPS ? slot[lane] : 0.f", "slot[lane]")]),
-    "no_barrier_before_read": (SMALL, [("norm.cuh", "slot[warp] = v;\n        __syncthreads();", "slot[warp] = v;")]),
-    "no_barrier_before_reuse": (SMALL, [("norm.cuh", "0.f);\n        __syncthreads();", "0.f);")]),
-    "barrier_in_branch": (SMALL, [("norm.cuh", "if (lane == 0) slot[warp] = v;\n        __syncthreads();",
-                                   "if (lane == 0) { slot[warp] = v; __syncthreads(); }")]),
-    "full_mask_in_branch": (SMALL, [("norm.cuh", "v = warp_sum(lane < WARPS ? slot[lane] : 0.f);",
-                                     "if (lane < 16) v = warp_sum(lane < WARPS ? slot[lane] : 0.f);")]),
+    "reads_past_ragged_row": (SMALL, [("rows.cuh", "if (column(i) < stop) body", "if (is_row) body")]),
+    "reads_unwritten_slots": (SMALL, [("norm.cuh", "lane < WARPS ? slot.warps[k][lane] : 0.f", "slot.warps[k][lane]")]),
+    "no_barrier_before_read": (SMALL, [("norm.cuh", f"{SLOT}\n            __syncthreads();", SLOT)]),
+    "no_barrier_before_reuse": (SMALL, [("norm.cuh", "turn ^= 1;", "turn = 0;")]),
+    "barrier_in_branch": (SMALL, [("norm.cuh", f"{SLOT}\n            __syncthreads();",
+                                   "if (lane == 0) { slot.warps[k][warp] = v[k]; __syncthreads(); }")]),
+    "full_mask_in_branch": (SMALL, [("norm.cuh", "v[k] = warp_sum(lane < WARPS", "if (lane < 16) v[k] = warp_sum(lane < WARPS")]),
     "half_mask": (SMALL, [("norm.cuh", "0xffffffffu", "0x0000ffffu")]),
-    "all_lanes_store": (SMALL, [("norm.cuh", "if (lane == 0) slot[warp] = v;", "slot[warp] = v;")]),
-    "writes_input": (SMALL, [("forward.cu", "store(y + start", "store(const_cast<T*>(x) + start")]),
-    "all_threads_store": (SMALL, [("forward.cu", "if (t == 0 && rank == 0)", "if (rank == 0)")]),
-    "misses_rows": (SMALL, [("forward.cu", "if (rstd_out)", "if (rstd_out && row % 2 == 0)")]),
-    "misaligned": (SMALL, [("forward.cu", "load(x + start + column(i)", "load(x + start + column(i) + (column(i) + VEC < D)")]),
-    "early_exit": (SMALL, [("forward.cu", "const int rank = CLUSTER", "if (threadIdx.x >= 50) return;\n    const int rank = CLUSTER")]),
-    "reads_twice": (SMALL, [("forward.cu", "float g[VEC], b[VEC];", "float g[VEC], b[VEC];\n        load(const_cast<const T* volatile&>(x) + start + column(i), s[i]);"),
-                            ("forward.cu", "const T* __restrict__ x, const T* __restrict__ residual", "const T* x, const T* __restrict__ residual")]),
-    "scattered": (f"norm_forward<{F},{F},1024,4,2,1,1,false,false>",
-                  [("forward.cu", "(rank * SHARE + i * THREADS + t) * VEC", "(rank * SHARE + t * ITEMS + i) * VEC")]),
-    "no_cluster_barrier": (CLUSTER, [("norm.cuh", "slot[WARPS] = v;\n        cluster_barrier();", "slot[WARPS] = v;")]),
-    "leaves_cluster_early": (CLUSTER, [("norm.cuh", "cluster_load(slot + WARPS, rank);\n        cluster_barrier();",
-                                        "cluster_load(slot + WARPS, rank);")]),
-    "wrong_rank": (CLUSTER, [("norm.cuh", "cluster_load(slot + WARPS, rank)", "cluster_load(slot + WARPS, rank + 1)")]),
-    "same_partials": (BACKWARD, [("backward.cu", "static_cast<size_t>(blockIdx.x) * D + column(i) + k", "column(i) + k")]),
-    "atomic_partials": (BACKWARD, [("backward.cu", "store(dgamma_parts + at, part);",
-                                    "for (int j = 0; j < PIECE; ++j) atomicAdd(dgamma_parts + column(i) + k + j, part[j]);")]),
-    "hang": (BACKWARD, [("backward.cu", "row += gridDim.x", "row += gridDim.x - gridDim.y")]),
-    "bank_conflicts": (f"reduce_parts<{F},1000>", [("backward.cu", "sums[8][33]", "sums[32][8]"),
-                                                   ("backward.cu", "sums[threadIdx.y][threadIdx.x]", "sums[threadIdx.x][threadIdx.y]"),
-                                                   ("backward.cu", "sums[r][threadIdx.x]", "sums[threadIdx.x][r]")]),
+    "all_lanes_store": (SMALL, [("norm.cuh", SLOT, "slot.warps[k][warp] = v[k];")]),
+    "writes_input": (SMALL, [("rows.cu", "store(y + start", "store(const_cast<T*>(x) + start")]),
+    "lanes_for_threads": (SMALL, [("rows.cuh", "(start + threadIdx.x % THREADS) * VEC", "(start + threadIdx.x % 32) * VEC")]),
+    "misses_rows": (SMALL, [("rows.cu", "store(y + start", "if (row % 2 == 0) store(y + start")]),
+    "misaligned": (SMALL, [("rows.cuh", "load(x + at, s);", "load(x + at + (threadIdx.x == 0), s);")]),
+    "early_exit": (SMALL, [("rows.cu", "const Own own(d);\n    const long long row", "if (threadIdx.x >= 50) return;\n    const Own own(d);\n    const long long row")]),
+    "reads_twice": (SMALL, [("rows.cu", "float w[VEC], b[VEC];", "float w[VEC], b[VEC];\n        load(const_cast<const T* volatile&>(x) + start + c, kept[i]);")]),
+    "scattered": (f"rows_forward<{F}, {F}, {LAYER}, 4, 4, 64, 1>",
+                  [("rows.cuh", "return first + i * THREADS * VEC;", "return (threadIdx.x % THREADS * ITEMS + i) * VEC;")]),
+    "no_cluster_barrier": (CLUSTER, [("norm.cuh", "slot.block[k] = v[k];\n            cluster_barrier();", "slot.block[k] = v[k];")]),
+    "leaves_cluster_early": (CLUSTER, [("norm.cuh", "if constexpr (CLUSTER > 1) cluster_barrier();", "")]),
+    "wrong_rank": (CLUSTER, [("norm.cuh", "cluster_load(&slot.block[k], lane)", "cluster_load(&slot.block[k], lane + 1)")]),
+    "same_partials": (BACKWARD, [("rows.cu", "(static_cast<size_t>(blockIdx.x / CLUSTER) * SLOTS + slot) * d", "slot * d")]),
+    "atomic_partials": (BACKWARD, [("rows.cu", "store(to + part + c, sums[i]);",
+                                    "for (int j = 0; j < VEC; ++j) atomicAdd(to + c + j, sums[i][j]);")]),
+    "hang": (BACKWARD, [("rows.cu", "group += step", "group += step - gridDim.y")]),
+    "all_threads_store": (f"reduce_parts<{F}>", [("rows.cu", "if (threadIdx.y != 0 || c >= d) return;", "if (c >= d) return;")]),
+    "bank_conflicts": (f"reduce_parts<{F}>", [("rows.cu", "sums[16][33]", "sums[32][16]"),
+                                              ("rows.cu", "sums[threadIdx.y][threadIdx.x]", "sums[threadIdx.x][threadIdx.y]"),
+                                              ("rows.cu", "sums[r][threadIdx.x]", "sums[threadIdx.x][r]")]),
 }
 
 
@@ -101,9 +101,10 @@ def compile_cuda(library, path, instantiation, options, edits=()):
         return source.encode()
 
     program = ctypes.c_void_p()
-    one = ctypes.c_char_p * 1
-    headers = one(read(CUDA / "norm.cuh")), one(b"norm.cuh")
-    library.nvrtcCreateProgram(ctypes.byref(program), read(path), path.name.encode(), 1, *headers)
+    headers = sorted(CUDA.glob("*.cuh"))
+    list_of = ctypes.c_char_p * len(headers)
+    included = list_of(*map(read, headers)), list_of(*(h.name.encode() for h in headers))
+    library.nvrtcCreateProgram(ctypes.byref(program), read(path), path.name.encode(), len(headers), *included)
     if instantiation:
         library.nvrtcAddNameExpression(program, instantiation.encode())
     # The last option of a kind wins.
@@ -123,10 +124,9 @@ def main():
     rest = [a for a in sys.argv[1:] if a != "--check"]
     out = pathlib.Path(rest[0]) if rest else HERE / "ptx"
     library = nvrtc()
-    texts = {name: compile_cuda(library, CUDA / source, instantiation, options) for name, (source, instantiation, options) in KERNELS.items()}
+    texts = {name: compile_cuda(library, CUDA / "rows.cu", instantiation, options) for name, (instantiation, options) in KERNELS.items()}
     for name, (instantiation, edits) in PLANTED.items():
-        source = "forward.cu" if "forward" in instantiation else "backward.cu"
-        texts[f"planted/{name}"] = compile_cuda(library, CUDA / source, instantiation, [], edits)
+        texts[f"planted/{name}"] = compile_cuda(library, CUDA / "rows.cu", instantiation, [], edits)
     for path in sorted((HERE / "ptx").glob("*.cu")):
         texts[path.stem] = compile_cuda(library, path, None, [])
     for path in sorted((HERE / "ptx").glob("*.py")):

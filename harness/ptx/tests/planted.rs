@@ -2,23 +2,18 @@
 
 mod common;
 
-use common::{Dtype, Forward, Tensors, clean, kinds, module, normal, run, text};
-use isonorm_ptx::{Argument, Kind, Launch, Order, Outcome, Rights};
+use common::{Dtype, Forward, SMALL, Tensors, backward_params, clean, kinds, module, normal, reduce_launch, run, text};
+use isonorm_ptx::{Kind, Launch, Order, Outcome, Rights};
 
 /// Runs a variant of the small forward kernel on three rows.
 fn small(name: &str, edit: impl FnOnce(&mut Launch)) -> Outcome {
-    let f = Dtype::F32;
-    let d = if name == "scattered" { 1024 } else { 200 };
-    let kernel =
-        Forward { file: "", t: f, w: f, d, warps: 2, rows_per_block: 1, cluster: 1, rms: false, residual: false };
+    let kernel = Forward { d: if name == "scattered" { 1024 } else { 200 }, ..SMALL };
     kernel.run(&module(&text(&format!("planted/{name}"))), 3, edit).outcome
 }
 
 /// Runs a variant of the small kernel for a cluster of two blocks.
 fn cluster(name: &str) -> Outcome {
-    let f = Dtype::F32;
-    let kernel =
-        Forward { file: "", t: f, w: f, d: 200, warps: 1, rows_per_block: 1, cluster: 2, rms: true, residual: false };
+    let kernel = Forward { cluster: 2, rms: true, ..SMALL };
     kernel.run(&module(&text(&format!("planted/{name}"))), 2, |_| {}).outcome
 }
 
@@ -26,21 +21,23 @@ fn cluster(name: &str) -> Outcome {
 fn backward(name: &str, edit: impl FnOnce(&mut Launch)) -> Outcome {
     let (d, rows, grid, f) = (200, 5, 2, Dtype::F32);
     let mut t = Tensors::default();
-    let inputs = [
-        t.input("dy", f, &normal(rows * d, 1)),
-        t.input("x", f, &normal(rows * d, 2)),
-        t.input("gamma", f, &normal(d, 3)),
-    ];
-    let stats = [t.input("mean", f, &vec![0.0; rows]), t.input("rstd", f, &vec![1.0; rows])];
+    let dy = t.input("dy", f, &normal(rows * d, 1));
+    let (x, weight) = (t.input("x", f, &normal(rows * d, 2)), t.input("weight", f, &normal(d, 3)));
     let dx = t.output("dx", f, rows * d);
     let parts = |t: &mut Tensors, name: &str| t.memory.add(name, &vec![0; 4 * grid * d], Rights::ReadWrite);
-    let (dgamma, dbeta) = (parts(&mut t, "dgamma"), parts(&mut t, "dbeta"));
-    let mut params: Vec<Argument> =
-        inputs.into_iter().chain(stats).chain([dx, dgamma, dbeta]).map(|b| t.pointer(b)).collect();
-    params.push((rows as i32).into());
-    let mut launch = Launch { grid: [grid as u32, 1, 1], block: [64, 1, 1], shared: 12, params, ..Launch::default() };
+    let (dweight, dbias) = (parts(&mut t, "dweight"), parts(&mut t, "dbias"));
+    let params = backward_params(&t, [dy, x, weight, dx, dweight, dbias], 3, rows, d);
+    let mut launch = Launch { grid: [grid as u32, 1, 1], block: [64, 1, 1], params, ..Launch::default() };
     edit(&mut launch);
     run(&module(&text(&format!("planted/{name}"))), launch, &mut t)
+}
+
+/// Runs a variant of the second stage on 16 parts of 1000 columns.
+fn reduce(name: &str) -> Outcome {
+    let mut t = Tensors::default();
+    let (input, out) = (t.input("in", Dtype::F32, &normal(16_000, 1)), t.output("out", Dtype::F32, 1000));
+    let launch = reduce_launch(&t, input, out, 16, 1000);
+    run(&module(&text(name)), launch, &mut t)
 }
 
 /// Exactly these kinds are found, and the first message has these words.
@@ -49,7 +46,10 @@ fn found(outcome: &Outcome, want: &[Kind], words: &str) {
     assert_eq!(kinds(&outcome.findings), want, "{}", lines.join("\n"));
     assert!(lines[0].contains(words), "{}", lines.join("\n"));
     let first = &outcome.findings[0];
-    assert!(first.kernel.contains("norm_"), "{first}");
+    assert!(
+        first.kernel.contains("rows_") || first.kernel.contains("reduce_") || first.kernel.contains("tiny"),
+        "{first}"
+    );
     if !matches!(first.kind, Kind::UnwrittenOutput | Kind::OrderDependence) {
         assert!(first.block.is_some() && first.thread.is_some() && first.line > 0, "{first}");
     }
@@ -65,20 +65,16 @@ fn the_kernels_without_a_bug_are_clean() {
 #[test]
 fn accesses_out_of_bounds() {
     found(&small("reads_past_ragged_row", |_| {}), &[Kind::OutOfBounds, Kind::BlocksConflict], "byte 2400 of buffer x");
-    let short = small("none", |l| l.shared = 4);
-    assert!(kinds(&short.findings).contains(&Kind::OutOfBounds));
-    assert!(short.findings[0].message.contains("byte 4 of dynamic shared memory"), "{}", short.findings[0]);
-    found(
-        &small("reads_unwritten_slots", |_| {}),
-        &[Kind::OutOfBounds, Kind::UnwrittenRead],
-        "byte 12 of dynamic shared memory",
-    );
+    let store = ".extern .shared .align 4 .b8 s[];\n.visible .entry tiny() { .reg .b32 %r<1>; mov.b32 %r0, 0; st.shared.b32 [s+4], %r0; ret; }";
+    let module = module(&format!(".version 8.5\n.target sm_90\n.address_size 64\n{store}"));
+    let short = run(&module, Launch { shared: 4, ..Launch::default() }, &mut Tensors::default());
+    found(&short, &[Kind::OutOfBounds], "byte 4 of dynamic shared memory");
     found(&cluster("wrong_rank"), &[Kind::OutOfBounds], "shared memory of block 2 of the cluster");
 }
 
 #[test]
 fn reads_of_what_nobody_wrote() {
-    found(&small("reads_unwritten_slots", |l| l.shared = 128), &[Kind::UnwrittenRead], "that nobody wrote");
+    found(&small("reads_unwritten_slots", |l| l.shared = 128), &[Kind::Race, Kind::UnwrittenRead], "race: ");
 }
 
 #[test]
@@ -96,13 +92,13 @@ fn races_in_shared_memory() {
     found(
         &small("no_barrier_before_reuse", |_| {}),
         &[Kind::Race],
-        "race: read of shared memory that thread (0, 0, 0) wrote at PTX line 179",
+        "race: read of shared memory that thread (0, 0, 0) wrote at PTX line",
     );
     found(&small("all_lanes_store", |_| {}), &[Kind::Race], "race: write of shared memory that thread (0, 0, 0) wrote");
     let outcome = cluster("no_cluster_barrier");
     assert!(kinds(&outcome.findings).iter().all(|k| matches!(k, Kind::Race | Kind::UnwrittenRead)));
     assert!(
-        outcome.findings.iter().any(|f| f.kind == Kind::Race && f.message.contains("of block 1")),
+        outcome.findings.iter().any(|f| f.kind == Kind::Race && f.message.contains("of block 0")),
         "{:?}",
         outcome.findings
     );
@@ -110,9 +106,13 @@ fn races_in_shared_memory() {
 
 #[test]
 fn races_in_global_memory_within_a_block() {
-    let outcome = small("all_threads_store", |_| {});
-    found(&outcome, &[Kind::Race], "race: write of mean that thread (0, 0, 0) wrote at PTX line");
-    assert!(outcome.findings.iter().any(|f| f.message.contains("write of rstd")), "{:?}", outcome.findings);
+    found(
+        &reduce("planted/all_threads_store"),
+        &[Kind::Race],
+        "race: write of out that thread (0, 0, 0) wrote at PTX line",
+    );
+    let outcome = small("lanes_for_threads", |_| {});
+    found(&outcome, &[Kind::Race, Kind::UnwrittenOutput], "race: write of y that thread (0, 0, 0) wrote");
 }
 
 /// One thread that loads from `x`, whatever x is, and stores to `y`; then `end`.
@@ -155,21 +155,9 @@ fn barriers_that_some_threads_miss() {
 fn barriers_with_wrong_counts() {
     let right = text("planted/none");
     let with = |barrier: &str| {
-        let f = Dtype::F32;
-        let kernel = Forward {
-            file: "",
-            t: f,
-            w: f,
-            d: 200,
-            warps: 2,
-            rows_per_block: 1,
-            cluster: 1,
-            rms: false,
-            residual: false,
-        };
         let text = right.replace("bar.sync \t0;", barrier).replace("bar.sync 	0;", barrier);
         assert_ne!(text, right);
-        kernel.run(&module(&text), 1, |_| {}).outcome
+        SMALL.run(&module(&text), 1, |_| {}).outcome
     };
     clean(&with("bar.sync 0, 64;"));
     clean(&with("barrier.sync 3, 64;"));
@@ -195,13 +183,13 @@ fn stores_to_inputs_and_unwritten_outputs() {
     found(
         &small("misses_rows", |_| {}),
         &[Kind::UnwrittenOutput],
-        "4 of 12 bytes of output rstd are not written, from byte 4 on",
+        "800 of 2400 bytes of output y are not written, from byte 800 on",
     );
 }
 
 #[test]
 fn blocks_that_write_one_address() {
-    found(&backward("same_partials", |_| {}), &[Kind::BlocksConflict], "of dgamma, which block");
+    found(&backward("same_partials", |_| {}), &[Kind::BlocksConflict], "of dweight, which block");
 }
 
 #[test]
@@ -213,7 +201,7 @@ fn results_that_depend_on_the_order_of_blocks() {
         l.options.orders = orders;
     });
     let dependence: Vec<_> = outcome.findings.iter().filter(|f| f.kind == Kind::OrderDependence).collect();
-    assert!(dependence.iter().any(|f| f.message.contains("bytes of dgamma differ")), "{:?}", outcome.findings);
+    assert!(dependence.iter().any(|f| f.message.contains("bytes of dweight differ")), "{:?}", outcome.findings);
     assert!(!dependence.iter().any(|f| f.message.contains("dx")), "{:?}", outcome.findings);
 }
 
@@ -236,16 +224,12 @@ fn wasted_traffic() {
     assert_eq!((scattered.uncoalesced_requests, scattered.requests), (24, 24), "{scattered:?}");
     assert!(scattered.sectors > scattered.least_sectors, "{scattered:?}");
     let conflicts = |name: &str| {
-        let mut t = Tensors::default();
-        let (input, out) = (t.input("in", Dtype::F32, &normal(16_000, 1)), t.output("out", Dtype::F32, 1000));
-        let params = vec![t.pointer(input), t.pointer(out), 16i32.into()];
-        let launch = Launch { grid: [32, 1, 1], block: [32, 8, 1], params, ..Launch::default() };
-        let outcome = run(&module(&text(name)), launch, &mut t);
+        let outcome = reduce(name);
         clean(&outcome);
         outcome.counters.shared
     };
-    let (right, wrong) = (conflicts("reduce_parts_f32_1000"), conflicts("planted/bank_conflicts"));
+    let (right, wrong) = (conflicts("reduce_parts_f32"), conflicts("planted/bank_conflicts"));
     assert_eq!((right.conflicts, right.wavefronts), (0, right.requests));
-    // Columns eight floats apart: 32 lanes fall on four banks. Of the last block's columns eight are loaded, two a bank.
-    assert_eq!(wrong.conflicts, 7 * 32 * 8 + 7 * (31 * 7 + 1));
+    // Columns sixteen floats apart: 32 lanes fall on two banks. Of the last block's columns eight are loaded, four a bank.
+    assert_eq!(wrong.conflicts, 15 * 32 * 16 + 15 * (31 * 15 + 3));
 }

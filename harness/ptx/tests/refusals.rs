@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Dtype, Forward, module, text};
+use common::{Dtype, Forward, forward, module, text};
 use isonorm_ptx::{Argument, Kind, Launch, LaunchError, Memory, Module, Source};
 
 fn body(code: &str) -> String {
@@ -53,7 +53,7 @@ fn unknown_text_is_refused_with_its_line() {
 
 #[test]
 fn every_prefix_of_a_real_file_is_taken_or_refused_without_a_panic() {
-    let text = text("rms_norm_backward_f32_300");
+    let text = text("rms_norm_backward_f32");
     for end in (0..text.len()).step_by(97) {
         let _ = Module::parse(&text[..end]);
     }
@@ -62,42 +62,36 @@ fn every_prefix_of_a_real_file_is_taken_or_refused_without_a_panic() {
 /// With line information, findings name the line of the .cu file and where it was inlined.
 #[test]
 fn findings_name_the_source() {
-    let kernel = Forward {
-        file: "",
-        t: Dtype::Bf16,
-        w: Dtype::Bf16,
-        d: 4096,
-        warps: 4,
-        rows_per_block: 1,
-        cluster: 1,
-        rms: false,
-        residual: false,
-    };
-    let module = module(&text("layer_norm_bf16_4096_lines"));
-    let findings = kernel.run(&module, 1, |l| l.shared = 8).outcome.findings;
-    let finding = findings.iter().find(|f| f.kind == Kind::OutOfBounds).expect("a short slot");
+    let kernel = Forward { threads: 8, ..forward("", Dtype::Bf16, Dtype::Bf16, 64) };
+    let module = module(&text("layer_norm_bf16_lines"));
+    let findings = kernel.run(&module, 1, |l| l.params[6] = 2i64.into()).outcome.findings;
+    let finding = findings.iter().find(|f| f.kind == Kind::OutOfBounds).expect("a row too many");
     let header = include_str!("../../../kernels/cuda/norm.cuh");
     let Some(Source { file, line, inlined_at: Some((outer, _)) }) = &finding.source else { panic!("{finding}") };
-    assert_eq!((file.as_str(), outer.as_str()), ("norm.cuh", "forward.cu"));
-    assert!(header.lines().nth(*line as usize - 1).expect("the line").contains("slot["), "{finding}");
+    assert_eq!((file.as_str(), outer.as_str()), ("norm.cuh", "rows.cuh"));
+    assert!(
+        header.lines().nth(*line as usize - 1).expect("the line").contains("reinterpret_cast<const Vec"),
+        "{finding}"
+    );
     assert!(finding.to_string().contains("norm.cuh:"), "{finding}");
 }
 
 #[test]
 fn launches_that_do_not_fit_are_errors() {
-    let module = module(&text("reduce_parts_f32_1000"));
+    let module = module(&text("reduce_parts_f32"));
     let name = module.kernels().next().expect("a kernel").to_string();
-    assert_eq!(module.parameters(&name), Some(vec![8, 8, 4]));
-    let params: Vec<Argument> = vec![0u64.into(), 0u64.into(), 0i32.into()];
-    let launch = Launch { kernel: name, block: [32, 8, 1], params, ..Launch::default() };
+    assert_eq!(module.parameters(&name), Some(vec![8, 8, 8, 8, 4, 4]));
+    let pointers = vec![Argument::null(); 4];
+    let params = [pointers.clone(), vec![0i32.into(); 2]].concat();
+    let launch = Launch { kernel: name, block: [32, 16, 1], params, ..Launch::default() };
     let refused = |launch: Launch| module.run(&launch, &mut Memory::new()).expect_err("it does not fit");
     let message = |launch: Launch| refused(launch).to_string();
     let unknown = refused(Launch { kernel: "nobody".into(), ..launch.clone() });
     assert!(matches!(unknown, LaunchError::UnknownKernel { .. }), "{unknown}");
-    assert!(message(Launch { params: vec![0u64.into()], ..launch.clone() }).contains("1 arguments for 3 parameters"));
-    let wrong = vec![0u64.into(), 0u32.into(), 0i32.into()];
-    assert!(message(Launch { params: wrong, ..launch.clone() }).contains("argument 1 has 4 bytes, the parameter 8"));
-    assert!(message(Launch { block: [32, 16, 1], ..launch.clone() }).contains("512 threads a block: 1 to 256"));
+    assert!(message(Launch { params: vec![0u64.into()], ..launch.clone() }).contains("1 arguments for 6 parameters"));
+    let wrong = [vec![0u32.into()], pointers, vec![0i32.into()]].concat();
+    assert!(message(Launch { params: wrong, ..launch.clone() }).contains("argument 0 has 4 bytes, the parameter 8"));
+    assert!(message(Launch { block: [32, 32, 1], ..launch.clone() }).contains("1024 threads a block: 1 to 512"));
     assert!(
         message(Launch { grid: [3, 1, 1], cluster: [2, 1, 1], ..launch.clone() }).contains("no multiple of clusters")
     );

@@ -41,6 +41,7 @@ impl Callable {
                 .map(Callable::BuiltIn)
                 .ok_or_else(|| format!("{} is not built in", info.name)),
             Origin::File { path, .. } => load(path, info),
+            Origin::Manifest { .. } => Err(format!("{} is a kernel for a GPU: it cannot be timed here", info.name)),
         }
     }
 

@@ -15,12 +15,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use isonorm_oracles::operators::{self, Operator};
-use isonorm_reports::record::{self, Number, Record, Tallies, size_class};
+use isonorm_reports::record::{self, Number, Record, Tallies, TrafficCounts, size_class};
 use proptest::strategy::ValueTree;
 
 use crate::case::Case;
 use crate::generate::{self, CaseTree, Offer, case_at};
-use crate::run::{Contender, RunError};
+use crate::run::{Contender, Device, RunError};
 use findings::Findings;
 
 pub use range::usable_range;
@@ -66,6 +66,8 @@ pub struct Entry {
     pub operator: &'static Operator,
     /// What it is asked.
     pub offer: Offer,
+    /// Whether it is asked large cases, where a campaign has them.
+    pub large: bool,
 }
 
 impl Entry {
@@ -76,7 +78,11 @@ impl Entry {
     pub fn new(contender: Arc<dyn Contender>, threads: usize) -> Result<Entry, UnknownOperator> {
         let info = contender.info();
         let operator = operators::find(&info.operator).ok_or_else(|| UnknownOperator::new(&info.operator))?;
-        Ok(Entry { name: info.name.clone(), operator, offer: Offer::of(info, threads), contender })
+        // A device has no threads to be asked for, and to execute large cases takes minutes each.
+        let device = contender.device();
+        let threads = if device == Device::Cpu { threads } else { 1 };
+        let offer = Offer { sizes: contender.sizes(), ..Offer::of(info, threads) };
+        Ok(Entry { name: info.name.clone(), operator, offer, large: device != Device::Ptx, contender })
     }
 }
 
@@ -169,6 +175,8 @@ pub fn run(entries: &[Entry], plan: &Plan, progress: &Progress) -> Result<Vec<Re
     records.extend(sums.properties.into_iter().map(|((kernel, property, required), (checked, failed))| {
         Record::from(record::Property { kernel, property: property.to_owned(), required, checked, failed })
     }));
+    let traffic = sums.traffic.into_iter();
+    records.extend(traffic.map(|((kernel, dtype), counts)| record::Traffic { kernel, dtype, counts }.into()));
     records.extend(findings.into_iter().map(Record::from));
     records.push(
         record::Throughput { cases: progress.cases.load(Ordering::Relaxed), seconds: Number(seconds), stages }.into(),
@@ -207,6 +215,8 @@ struct Sums {
     tallies: Tallies,
     /// By kernel, property and whether it is held against a kernel: checked, failed.
     properties: BTreeMap<(String, &'static str, bool), (u64, u64)>,
+    /// By kernel and dtype.
+    traffic: BTreeMap<(String, String), TrafficCounts>,
     stages: Stages,
 }
 
@@ -216,6 +226,9 @@ impl Sums {
         for (key, (checked, failed)) in other.properties {
             let sum = self.properties.entry(key).or_default();
             *sum = (sum.0 + checked, sum.1 + failed);
+        }
+        for (key, counts) in other.traffic {
+            self.traffic.entry(key).or_default().merge(&counts);
         }
         self.stages.merge(&other.stages);
     }
@@ -244,6 +257,10 @@ impl Worker<'_, '_> {
         while kernels > 0 && !self.progress.stop.load(Ordering::Relaxed) {
             let ticket = tickets.fetch_add(1, Ordering::Relaxed);
             if let Some((entry, case)) = large.get(ticket as usize) {
+                if !self.entries[*entry].large {
+                    self.leave_out(&self.entries[*entry].name, case);
+                    continue;
+                }
                 // On a slow machine they would leave no time for the many small ones, which find most.
                 if !matches!(self.plan.budget, Budget::Time(time) if started.elapsed() >= time / 2) {
                     self.one(*entry, CaseTree::new(case.clone()))?;
@@ -283,13 +300,20 @@ impl Worker<'_, '_> {
         Ok(())
     }
 
+    /// Counts a large case that is not asked.
+    fn leave_out(&mut self, kernel: &str, case: &Case) {
+        let dtype = case.problem.dtypes.to_string();
+        let counts = self.sums.tallies.counts(kernel, &dtype, case.family.name, size_class(0));
+        counts.decline("not asked: too large for the PTX executor", 1);
+    }
+
     fn count(&mut self, kernel: &str, trial: &Trial) {
         let case = &trial.case;
         let (dtype, family) = (case.problem.dtypes.to_string(), case.family.name);
         let counts = self.sums.tallies.counts(kernel, &dtype, family, size_class(trial.length));
         match &trial.verdict {
             Verdict::Declined(reason) => return counts.decline(reason, 1),
-            Verdict::NotRun(reason) => return counts.decline(&format!("not run: {reason}"), 1),
+            Verdict::NotRun(reason) => return counts.leave_out(reason, 1),
             Verdict::Judged => {}
         }
         counts.cases += 1;
@@ -308,6 +332,9 @@ impl Worker<'_, '_> {
             counts.elements.total += comparison.elements;
             // Of open elements nothing can be said: they are not judged.
             counts.elements.exact += comparison.elements - comparison.open;
+        }
+        if let Some(traffic) = &trial.traffic {
+            self.sums.traffic.entry((kernel.to_owned(), dtype)).or_default().merge(traffic);
         }
         for &property in &trial.checked {
             let holds = !trial.flaws.iter().any(|flaw| flaw.property == property);

@@ -47,6 +47,7 @@ impl Probe {
         let operator = entry.operator;
         let mut problem = operator.typical(direction)?;
         problem.dtypes = dtypes;
+        entry.offer.resize(&mut problem.dims, |sizes| sizes[0]);
         // Running statistics have a scale of their own, and with an epsilon small inputs would test the epsilon.
         problem.given.clear();
         problem.attributes.insert("eps", Value::Real(0.0));

@@ -3,13 +3,14 @@
 use isonorm_kernels::abi::KernelInfo;
 use isonorm_oracles::Problem;
 use isonorm_oracles::interpret::bound::Arithmetic;
+use isonorm_reports::record::{BufferTraffic, Extreme, Number, TrafficCounts};
 
 use super::large::{LARGE, SLICE, compare_large};
 use super::relations::{Transformed, transformations};
 use super::stages::{Stage, Stages};
 use crate::case::{Case, Materialised, dense, materialise};
 use crate::judge::{Comparison, Tolerance, Truth, Wrong, libtorch};
-use crate::run::{Conduct, Outcome, Request, Runner};
+use crate::run::{Conduct, Outcome, Request, Runner, Work};
 
 /// A kernel on trial, ready to run.
 pub struct Examiner {
@@ -38,6 +39,8 @@ pub struct Trial {
     pub exact: bool,
     /// The longest sum in the formula.
     pub length: u64,
+    /// What the launches did, where an executor counted it; none for a call in place, whose tensors are two in one.
+    pub traffic: Option<TrafficCounts>,
     /// What is wrong, worst first.
     pub flaws: Vec<Flaw>,
     /// Properties that are reported and never held against a kernel: whether each held.
@@ -51,7 +54,7 @@ pub enum Verdict {
     Judged,
     /// It does not do this.
     Declined(String),
-    /// The question could not be put.
+    /// The question could not be put: the kernel is not certified.
     NotRun(String),
 }
 
@@ -67,18 +70,6 @@ pub struct Flaw {
     /// The wrong element, for a property of elements.
     pub wrong: Option<Wrong>,
 }
-
-/// What is checked on every answer, besides its elements.
-const CONDUCT: [&str; 8] = [
-    "unmodified_inputs",
-    "writes_inside",
-    "writes_everything",
-    "repeatable",
-    "reads_inputs_only",
-    "fresh",
-    "float_environment",
-    "quiescent",
-];
 
 impl Examiner {
     /// Examines a kernel that says this of itself.
@@ -108,7 +99,7 @@ impl Examiner {
         let tolerance = self.stages.time(Stage::Bound, || truth.tolerance(arithmetic));
         let mut trial = Trial { exact: tolerance.is_exact(), length: truth.longest_sum(), ..Trial::new(case) };
         let outcome = self.run(&material.request);
-        let Some(outputs) = trial.take(outcome, &material.request) else { return trial };
+        let Some(outputs) = trial.take(outcome, &material.request, self.runner.shows()) else { return trial };
         let comparison = self.stages.time(Stage::Judge, || compare(&truth, &tolerance, &outputs));
         trial.add_elements(&comparison);
         trial.comparison = Some(comparison);
@@ -126,7 +117,7 @@ impl Examiner {
     fn examine_large(&mut self, case: &Case, material: &Materialised) -> Trial {
         let mut trial = Trial::new(case);
         let outcome = self.run(&material.request);
-        let Some(outputs) = trial.take(outcome, &material.request) else { return trial };
+        let Some(outputs) = trial.take(outcome, &material.request, self.runner.shows()) else { return trial };
         let arithmetic = self.arithmetic(&case.problem);
         match compare_large(&case.problem, &material.inputs, &outputs, arithmetic, SLICE, &mut self.stages) {
             Some((comparison, length)) => {
@@ -134,7 +125,8 @@ impl Examiner {
                 trial.add_elements(&comparison);
                 trial.comparison = Some(comparison);
             }
-            None => trial.verdict = Verdict::NotRun("the case is too large to be evaluated at once".to_owned()),
+            // Nothing of it is judged, and that is not the kernel's doing.
+            None => trial.verdict = Verdict::Declined("not judged: too large to be evaluated at once".to_owned()),
         }
         trial
     }
@@ -189,6 +181,39 @@ pub fn compare(truth: &Truth, tolerance: &Tolerance, outputs: &[Vec<f64>]) -> Co
     comparison
 }
 
+/// What the launches of a case did, for records.
+fn traffic(case: &Case, request: &Request, work: &Work) -> TrafficCounts {
+    let counters = &work.counters;
+    let tensors =
+        request.inputs.iter().chain(&request.outputs).map(|tensor| (tensor.name.clone(), tensor.bytes() as u64));
+    let buffers = tensors.chain(work.scratch.iter().cloned()).map(|(name, bytes)| {
+        let counted = counters.buffer(&name);
+        let most = Number(counted.bytes_read as f64 / bytes as f64);
+        let buffer = BufferTraffic {
+            bytes,
+            read: counted.bytes_read,
+            written: counted.bytes_written,
+            accesses: counted.accesses,
+            narrow: counted.narrow_accesses,
+            requests: counted.requests,
+            uncoalesced: counted.uncoalesced_requests,
+            atomics: counted.atomics,
+            most_read: (counted.bytes_read > 0).then(|| Extreme { value: most, case: case.to_string() }),
+        };
+        (name, buffer)
+    });
+    TrafficCounts {
+        cases: 1,
+        elements: request.inputs.first().map_or(0, |tensor| tensor.len() as u64),
+        launches: work.launches,
+        instructions: counters.instructions,
+        local_bytes: counters.local_bytes,
+        shared_requests: counters.shared.requests,
+        bank_conflicts: counters.shared.conflicts,
+        buffers: buffers.collect(),
+    }
+}
+
 fn gathered(request: &Request, outputs: &[Vec<u8>]) -> Vec<Vec<f64>> {
     request.outputs.iter().zip(outputs).map(|(spec, memory)| dense(spec, memory)).collect()
 }
@@ -204,6 +229,7 @@ impl Trial {
             libtorch_outputs: None,
             exact: false,
             length: 0,
+            traffic: None,
             flaws: Vec::new(),
             noted: Vec::new(),
         }
@@ -215,7 +241,7 @@ impl Trial {
     }
 
     /// Takes in what came of a request; gives the outputs if there are any to judge.
-    fn take(&mut self, outcome: Outcome, request: &Request) -> Option<Vec<Vec<f64>>> {
+    fn take(&mut self, outcome: Outcome, request: &Request, shows: &[&'static str]) -> Option<Vec<Vec<f64>>> {
         let mut flaw = |property: &'static str, evidence: &'static str, message: String| {
             self.checked.push(property);
             self.flaws.push(Flaw { property, evidence, message, wrong: None });
@@ -233,18 +259,28 @@ impl Trial {
             }
             Outcome::Answered(answer) => {
                 self.checked.extend(["answers", "survives", "returns"]);
-                self.checked.extend(CONDUCT);
+                // The order of a sum may depend on where the data lie: worth knowing, not wrong.
+                let noted = "address_independent";
+                self.checked.extend(shows.iter().filter(|property| **property != noted));
                 let mut address_independent = true;
                 for conduct in &answer.conduct {
-                    // The order of a sum may depend on where the data lie: worth knowing, not wrong.
                     if matches!(conduct, Conduct::AddressDependent(_)) {
                         address_independent = false;
                         continue;
                     }
                     let (property, message) = (conduct.property(), conduct.to_string());
-                    self.flaws.push(Flaw { property, evidence: "a second call", message, wrong: None });
+                    let executed = matches!(conduct, Conduct::Executed(_));
+                    let evidence = if executed { "the PTX executor" } else { "a second call" };
+                    self.flaws.push(Flaw { property, evidence, message, wrong: None });
                 }
-                self.noted.push(("address_independent", address_independent));
+                let plain = request.outputs.iter().all(|output| output.alias.is_none());
+                self.traffic = answer.work.as_ref().filter(|_| plain).map(|work| traffic(&self.case, request, work));
+                if shows.contains(&noted) {
+                    self.noted.push((noted, address_independent));
+                }
+                if answer.conduct.iter().any(Conduct::is_fatal) {
+                    return None;
+                }
                 return Some(gathered(request, &answer.outputs));
             }
         }

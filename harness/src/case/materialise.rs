@@ -62,6 +62,7 @@ pub fn outline(case: &Case) -> Request {
     Request {
         operator: problem.operator.name.to_owned(),
         direction: problem.direction,
+        sizes: problem.named_sizes(),
         attributes: problem.call_attributes(),
         outputs: outputs.collect(),
         inputs,

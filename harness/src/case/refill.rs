@@ -27,6 +27,7 @@ pub fn refill(problem: &Problem, values: Vec<Vec<f64>>, threads: usize) -> Reque
     Request {
         operator: problem.operator.name.to_owned(),
         direction: problem.direction,
+        sizes: problem.named_sizes(),
         attributes: problem.call_attributes(),
         inputs: inputs.collect(),
         outputs: problem.outputs().into_iter().map(contiguous).collect(),

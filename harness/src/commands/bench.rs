@@ -15,7 +15,7 @@ use isonorm_reports::summary::Summary;
 
 use super::certify::{duration, finding_text, kernel_record, seed};
 use super::kernels::Selection;
-use super::{Answer, Error, Format, print_json, print_text, run};
+use super::{Answer, Error, Format, launches, print_json, print_text, run};
 use crate::bench::check::{self, Checked};
 use crate::bench::kernel::Callable;
 use crate::bench::workload::{self, Shape, Workload};
@@ -23,15 +23,17 @@ use crate::bench::{self, Cell, Plan, Versus, ceilings, instructions, memory};
 use crate::campaign::Entry;
 use crate::generate::layouts::Layout;
 use crate::machine;
+use crate::run::Device;
 
 /// Time kernels against libtorch and against a copy of as many bytes, in turns, in one process.
 ///
+/// Kernels for a GPU (`--device ptx`, `--cuda`) are not timed: what their launches do to memory is counted instead.
 /// Every kernel is judged on a workload before it is timed on it. Without a selection: all kernels in f32, bf16 and f16, on
 /// the usual shapes of their operators.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    selection: Selection,
+    pub(super) selection: Selection,
     /// Shapes of the main input, such as 4096x4096 or 32x64x56x56.
     #[arg(long, value_name = "S,..", value_delimiter = ',')]
     shape: Vec<Shape>,
@@ -79,7 +81,7 @@ pub(super) struct Arguments {
     out: PathBuf,
     /// How the answer is printed.
     #[arg(long, value_enum, default_value = "text")]
-    format: Format,
+    pub(super) format: Format,
     /// Run the criterion suite instead, with the arguments after `--`.
     #[arg(long)]
     criterion: bool,
@@ -96,15 +98,26 @@ const AS_CALLED: f64 = 0.5;
 const LOADED: f64 = 0.5;
 
 /// A cell to be measured.
-struct Task<'a> {
-    entry: &'a Entry,
-    workload: Workload,
+pub(super) struct Task<'a> {
+    pub(super) entry: &'a Entry,
+    pub(super) workload: Workload,
     setting: Setting,
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     if arguments.criterion {
         return Err(criterion(&arguments.criterion_arguments));
+    }
+    match arguments.selection.device() {
+        Device::Cpu => {}
+        Device::Ptx => return launches::run(&arguments),
+        Device::Cuda => {
+            return Err(Error::Usage(
+                "this version times nothing on a GPU: `certify --device cuda` judges kernels there, and `bench --device ptx` \
+                 counts what their launches do"
+                    .to_owned(),
+            ));
+        }
     }
     let threads = if arguments.threads.is_empty() {
         let mut threads = vec![1, machine::cores()];
@@ -123,7 +136,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     let libtorch = header.libtorch.clone().filter(|_| arguments.versus.contains(&Versus::Libtorch));
     writer.write(record::Campaign { libtorch, ..header })?;
     for entry in &entries {
-        writer.write(kernel_record(entry, "cpu"))?;
+        writer.write(kernel_record(entry))?;
     }
     warn_if_loaded();
     let stop = run::stop_on_interrupt("stopping after this workload: what was done");
@@ -172,7 +185,11 @@ struct Measured {
 }
 
 /// The cells that are asked for: first all that allocate, because the allocator is then told to keep what is freed.
-fn tasks<'a>(arguments: &Arguments, entries: &'a [Entry], threads: &[usize]) -> Result<Vec<Task<'a>>, Error> {
+pub(super) fn tasks<'a>(
+    arguments: &Arguments,
+    entries: &'a [Entry],
+    threads: &[usize],
+) -> Result<Vec<Task<'a>>, Error> {
     let (mut as_called, mut warm) = (Vec::new(), Vec::new());
     for entry in entries {
         let info = entry.contender.info();
@@ -199,7 +216,8 @@ fn tasks<'a>(arguments: &Arguments, entries: &'a [Entry], threads: &[usize]) -> 
                         workload: laid_out.clone().with_threads(threads),
                         setting,
                     };
-                    if place == 0 && layout == Layout::Contiguous && entry.operator.native.is_some() {
+                    let here = entry.contender.device() == Device::Cpu;
+                    if place == 0 && here && layout == Layout::Contiguous && entry.operator.native.is_some() {
                         as_called.extend(threads.iter().max().map(|&threads| of(threads, Setting::AsCalled)));
                     }
                     warm.extend(threads.iter().map(|&threads| of(threads, Setting::Warm)));

@@ -13,7 +13,7 @@ use isonorm_oracles::interpret::text::text;
 use isonorm_reports::record::{self, Number, Writer};
 use isonorm_reports::summary::{KernelSummary, Summary, Verdict};
 
-use super::kernels::Selection;
+use super::kernels::{self, Selection};
 use super::shard::{self, Shard};
 use super::{Answer, Error, Format, print_json, print_text, run};
 use crate::campaign::{self, Budget, Entry, Plan, Progress};
@@ -25,9 +25,6 @@ use crate::run::Origin;
 pub(super) struct Arguments {
     #[command(flatten)]
     selection: Selection,
-    /// Where the kernels run.
-    #[arg(long, default_value = "cpu", value_parser = ["cpu"])]
-    device: String,
     /// How many cases each kernel is asked.
     #[arg(long, value_name = "N", conflicts_with = "time")]
     cases: Option<u64>,
@@ -60,6 +57,7 @@ const KERNEL_THREADS: usize = 3;
 
 pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     let entries = arguments.selection.entries(KERNEL_THREADS)?;
+    kernels::prepare(&entries)?;
     let workers = arguments.jobs.map_or_else(machine::cores, NonZero::get);
     let variable = |name: &str| std::env::var(name).ok();
     let (index, of, said_by) = shard::resolve(arguments.shard, variable).map_err(Error::Usage)?;
@@ -87,7 +85,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     let header = record::Campaign { shard: record::Shard { index, of }, libtorch, ..header };
     writer.write(header.clone())?;
     for entry in &entries {
-        writer.write(kernel_record(entry, &arguments.device))?;
+        writer.write(kernel_record(entry))?;
     }
     let plan = Plan {
         seed: arguments.seed,
@@ -157,7 +155,7 @@ fn verdict(summary: &Summary, whole: bool) -> Result<Answer, Error> {
     Ok(Answer::Well)
 }
 
-pub(super) fn kernel_record(entry: &Entry, device: &str) -> record::Kernel {
+pub(super) fn kernel_record(entry: &Entry) -> record::Kernel {
     let info = entry.contender.info();
     let (version, library) = match entry.contender.origin() {
         Origin::BuiltIn => (Some(env!("CARGO_PKG_VERSION").to_owned()), None),
@@ -165,12 +163,15 @@ pub(super) fn kernel_record(entry: &Entry, device: &str) -> record::Kernel {
             let file = path.display().to_string();
             (Some(version.clone()), Some(record::Library { file, sha256: sha256.clone() }))
         }
+        Origin::Manifest { path, sha256 } => {
+            (None, Some(record::Library { file: path.display().to_string(), sha256: sha256.clone() }))
+        }
     };
     record::Kernel {
         name: entry.name.clone(),
         operator: entry.operator.name.to_owned(),
         direction: info.direction.to_string(),
-        device: device.to_owned(),
+        device: entry.contender.device().to_string(),
         dtypes: entry.offer.dtypes.iter().map(|dtypes| dtypes.to_string()).collect(),
         layouts: info.layouts.to_string().split(',').map(str::to_owned).collect(),
         working_precision: info.precision.map_or_else(|| "f32 (f64 for f64)".to_owned(), |dtype| dtype.to_string()),

@@ -4,12 +4,13 @@ use std::process::Command;
 use std::time::Instant;
 
 use clap::Args;
+use isonorm_cuda::compile::{Nvrtc, locate};
 use serde::Serialize;
 
 use super::{Answer, Error, Format, print_json, print_text};
 use crate::machine;
 
-/// Show what this machine has: processor, instruction sets, libtorch, Python, compiler, GPU, bandwidth.
+/// Show what this machine has: processor, instruction sets, libtorch, GPU, NVRTC, Python, compiler, bandwidth.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// How the answer is printed.
@@ -34,6 +35,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
         found("libtorch", format!("{}, {} threads", isonorm_oracles::LIBTORCH_VERSION, tch::get_num_threads())),
         found("libtorch CUDA", if tch::Cuda::is_available() { "available" } else { "not available" }.to_owned()),
         found("GPU", says("nvidia-smi", &["--query-gpu=name,driver_version", "--format=csv,noheader"])),
+        found("NVRTC", nvrtc()),
         found("Python", says("python3", &["--version"])),
         found("C compiler", says("cc", &["--version"])),
         found("copy bandwidth", format!("{:.1} GB/s read and written, one thread, 64 MiB", copy_bandwidth() / 1e9)),
@@ -46,6 +48,14 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
         }
     }
     Ok(Answer::Well)
+}
+
+/// What would compile CUDA C++.
+fn nvrtc() -> String {
+    match locate() {
+        Ok(Nvrtc { version, found, .. }) => format!("{version}, {found}"),
+        Err(_) => "not found".to_owned(),
+    }
 }
 
 /// The first line that a program prints.

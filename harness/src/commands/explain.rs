@@ -1,5 +1,7 @@
 //! `explain`: what an operator is.
 
+use std::sync::Arc;
+
 use clap::Args;
 use isonorm_kernels::abi::Direction;
 use isonorm_oracles::interpret::cost::cost;
@@ -10,6 +12,7 @@ use serde::Serialize;
 use super::kernels::builtin;
 use super::{Answer, Error, Format, print_json, print_text};
 use crate::campaign::UnknownOperator;
+use crate::run::{Contender, Device};
 
 /// Explain an operator: formula, tensors, attributes, gradient, bound, special values, papers, kernels.
 #[derive(Debug, Args)]
@@ -45,7 +48,8 @@ const BOUND: &str = "Every element may be as far from the true value as an evalu
 
 pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     let operator = operators::find(&arguments.operator).ok_or_else(|| UnknownOperator::new(&arguments.operator))?;
-    let explanation = explanation(operator);
+    let kernels = [builtin(Device::Cpu)?, builtin(Device::Ptx)?].concat();
+    let explanation = explanation(operator, &kernels);
     match arguments.format {
         Format::Json => print_json(&explanation)?,
         Format::Text => print_text(&explanation.text())?,
@@ -53,7 +57,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     Ok(Answer::Well)
 }
 
-fn explanation(operator: &'static Operator) -> Explanation {
+fn explanation(operator: &'static Operator, kernels: &[Arc<dyn Contender>]) -> Explanation {
     let problem = |direction| operator.typical(direction);
     let formula = |direction| problem(direction).map_or_else(String::new, |problem| text(&problem.graph()));
     let axes = operator.axes.iter().map(|axis| {
@@ -90,7 +94,7 @@ fn explanation(operator: &'static Operator) -> Explanation {
         special_values: operator.special_values,
         cost,
         papers: operator.papers.iter().map(|paper| [paper.title, paper.reference]).collect(),
-        kernels: builtin()
+        kernels: kernels
             .iter()
             .map(|kernel| kernel.info())
             .filter(|info| info.operator == operator.name)

@@ -1,16 +1,22 @@
 //! Which kernels a command is about: options that several verbs share.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::ScopedJoinHandle;
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
+use isonorm_cuda::Library;
+use isonorm_cuda::compile::Cache;
+use isonorm_cuda::driver::Gpu;
 use isonorm_kernels::abi::{Direction, DtypeSet};
 use isonorm_oracles::operators;
 
 use super::Error;
 use crate::campaign::{Entry, UnknownOperator};
-use crate::run::{Contender, InProcess, Limits, Plugin};
+use crate::machine;
+use crate::run::{Contender, Device, Executed, InProcess, Limits, OnGpu, Plugin, RunError};
 
 /// Which kernels.
 #[derive(Clone, Debug, Args)]
@@ -30,6 +36,13 @@ pub(super) struct Selection {
     /// The kernels of this library instead of the built-in ones; may be repeated.
     #[arg(long, value_name = "F.so")]
     plugin: Vec<PathBuf>,
+    /// Where the kernels run: the built-in ones on the processor, or those for CUDA on the PTX executor.
+    #[arg(long, value_enum)]
+    device: Option<Device>,
+    /// The kernels of this CUDA source instead of the built-in ones, executed on the PTX executor: a manifest, or the source beside
+    /// it (F.cu or F.ptx, and F.toml); may be repeated.
+    #[arg(long, value_name = "F", conflicts_with = "plugin")]
+    cuda: Vec<PathBuf>,
     /// Seconds after which a call of a library's kernel counts as hung.
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
     call_limit: f64,
@@ -102,8 +115,23 @@ impl Selection {
     }
 
     fn contenders(&self) -> Result<Vec<Arc<dyn Contender>>, Error> {
+        let device = self.device();
+        if device != Device::Cpu && !self.plugin.is_empty() {
+            return Err(Error::Usage(format!(
+                "a shared library's kernels run on the CPU: leave out --device {device}"
+            )));
+        }
+        if device == Device::Cpu && !self.cuda.is_empty() {
+            return Err(Error::Usage(
+                "CUDA kernels cannot run on the CPU itself: leave out --device, or give ptx or cuda".to_owned(),
+            ));
+        }
+        if !self.cuda.is_empty() {
+            let libraries = self.cuda.iter().map(|path| Library::open(path)).collect::<Result<Vec<_>, _>>()?;
+            return of_manifests(libraries, device);
+        }
         if self.plugin.is_empty() {
-            return Ok(builtin());
+            return builtin(device);
         }
         if !(self.call_limit > 0.0 && self.call_limit < 1e6) {
             return Err(Error::Usage(format!("--call-limit is {}: give seconds above 0", self.call_limit)));
@@ -116,9 +144,14 @@ impl Selection {
         Ok(contenders)
     }
 
+    /// What the kernels run on.
+    pub(super) fn device(&self) -> Device {
+        self.device.unwrap_or(if self.cuda.is_empty() { Device::Cpu } else { Device::Ptx })
+    }
+
     /// What to add to a replay line so that it finds the same kernels.
     pub(super) fn replay(&self) -> String {
-        self.plugin.iter().map(|path| format!(" --plugin {}", path.display())).collect()
+        self.sources().into_iter().map(|word| format!(" {word}")).collect()
     }
 
     /// Whether element types were asked for.
@@ -138,8 +171,15 @@ impl Selection {
         let lists = [("--op", &self.op), ("--kernel", &self.kernel), ("--direction", &half), ("--dtype", &dtypes)];
         let lists = lists.into_iter().filter(|(_, items)| !items.is_empty());
         let lists = lists.flat_map(|(name, items)| [name.to_owned(), items.join(",")]);
-        let plugins = self.plugin.iter().flat_map(|path| ["--plugin".to_owned(), path.display().to_string()]);
-        lists.chain(plugins).collect()
+        lists.chain(self.sources()).collect()
+    }
+
+    /// The arguments that say where kernels come from.
+    fn sources(&self) -> Vec<String> {
+        let device = self.device.iter().flat_map(|device| ["--device".to_owned(), device.to_string()]);
+        let files = [("--plugin", &self.plugin), ("--cuda", &self.cuda)];
+        let files = files.into_iter().flat_map(|(option, paths)| paths.iter().map(move |path| (option, path)));
+        device.chain(files.flat_map(|(option, path)| [option.to_owned(), path.display().to_string()])).collect()
     }
 
     /// Adds what a policy selects to what the command line does not.
@@ -167,10 +207,59 @@ impl Selection {
     }
 }
 
-/// The kernels that come with isonorm.
-pub(super) fn builtin() -> Vec<Arc<dyn Contender>> {
-    isonorm_kernels::builtin()
-        .into_iter()
-        .map(|kernel| Arc::new(InProcess::new(kernel)) as Arc<dyn Contender>)
-        .collect()
+/// The kernels that come with isonorm, for a device.
+pub(super) fn builtin(device: Device) -> Result<Vec<Arc<dyn Contender>>, Error> {
+    match device {
+        Device::Ptx | Device::Cuda => of_manifests(Library::built_in()?, device),
+        Device::Cpu => {
+            let kernels = isonorm_kernels::builtin().into_iter();
+            Ok(kernels.map(|kernel| Arc::new(InProcess::new(kernel)) as Arc<dyn Contender>).collect())
+        }
+    }
+}
+
+/// The kernels of manifests, on the executor or on the GPU.
+fn of_manifests(libraries: Vec<Library>, device: Device) -> Result<Vec<Arc<dyn Contender>>, Error> {
+    let gpu = if device == Device::Cuda { Some(Arc::new(Gpu::open()?)) } else { None };
+    let mut contenders: Vec<Arc<dyn Contender>> = Vec::new();
+    for mut library in libraries {
+        if let Some(gpu) = &gpu {
+            library.source.arch = gpu.arch.clone();
+        }
+        for kernel in Executed::of(library, Cache::of_user())? {
+            contenders.push(match &gpu {
+                Some(gpu) => Arc::new(OnGpu::new(kernel.on(gpu.sms), Arc::clone(gpu))),
+                None => Arc::new(kernel),
+            });
+        }
+    }
+    Ok(contenders)
+}
+
+/// Compiles what has to be compiled, on all cores, and says how far it is where that takes long.
+pub(super) fn prepare(entries: &[Entry]) -> Result<(), Error> {
+    const QUIET: Duration = Duration::from_secs(5);
+    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let failed: Mutex<Option<RunError>> = Mutex::default();
+    let work = || {
+        while let Some(entry) = entries.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(error) = entry.contender.prepare(&entry.offer.dtypes) {
+                failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                next.store(entries.len(), Ordering::Relaxed);
+            }
+            done.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..machine::cores().min(entries.len())).map(|_| scope.spawn(work)).collect();
+        let mut told = Instant::now();
+        while !workers.iter().all(ScopedJoinHandle::is_finished) {
+            std::thread::sleep(Duration::from_millis(2));
+            if told.elapsed() > QUIET {
+                eprintln!("compiling: {} of {} kernels are ready", done.load(Ordering::Relaxed), entries.len());
+                told = Instant::now();
+            }
+        }
+    });
+    failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), |error| Err(error.into()))
 }

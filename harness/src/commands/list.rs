@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::kernels::builtin;
 use super::{Answer, Error, Format, print_json, print_text};
 use crate::generate::families::FAMILIES;
+use crate::run::Device;
 
 /// List operators, kernels, value families, identities, claims or papers.
 #[derive(Debug, Args)]
@@ -18,6 +19,9 @@ pub(super) struct Arguments {
     /// What to list.
     #[arg(value_enum, default_value = "operators")]
     what: What,
+    /// The kernels for this device.
+    #[arg(long, value_enum, default_value = "cpu")]
+    device: Device,
     /// How the answer is printed.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -43,7 +47,7 @@ struct Item {
 pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     let items: Vec<Item> = match arguments.what {
         What::Operators => {
-            let kernels = builtin();
+            let kernels = builtin(Device::Cpu)?;
             let offered = |name: &str| kernels.iter().filter(|kernel| kernel.info().operator == name).count();
             OPERATORS
                 .iter()
@@ -54,7 +58,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
                 })
                 .collect()
         }
-        What::Kernels => builtin()
+        What::Kernels => builtin(arguments.device)?
             .iter()
             .map(|kernel| {
                 let info = kernel.info();

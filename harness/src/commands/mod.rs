@@ -8,6 +8,7 @@ mod explain;
 mod gate;
 mod identities;
 mod kernels;
+mod launches;
 mod list;
 mod replay;
 mod report;
@@ -69,6 +70,10 @@ enum Error {
     Case(#[from] crate::case::ParseCaseError),
     #[error(transparent)]
     Run(#[from] crate::run::RunError),
+    #[error(transparent)]
+    Library(#[from] isonorm_cuda::LibraryError),
+    #[error(transparent)]
+    Gpu(#[from] isonorm_cuda::driver::GpuError),
     #[error(transparent)]
     Report(#[from] isonorm_reports::Error),
     #[error(transparent)]

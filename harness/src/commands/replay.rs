@@ -73,6 +73,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
                 eprintln!("isonorm: {} does not offer {}", entry.name, case.problem.dtypes);
                 continue;
             }
+            entry.contender.prepare(&[case.problem.dtypes])?;
             replays.push(replay(entry, case)?);
         }
         if !any {

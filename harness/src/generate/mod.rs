@@ -14,7 +14,7 @@ mod strategy;
 pub use random::{Draws, Random};
 pub use shapes::{SIZE_CLASSES, SizeClass, large};
 pub use shrink::CaseTree;
-pub use strategy::{Cases, Offer, case_at, cases};
+pub use strategy::{Cases, Offer, Sizes, case_at, cases};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -26,7 +26,15 @@ pub struct Offer {
     pub layouts: Layouts,
     /// The most threads a case asks for.
     pub threads: usize,
+    /// The only sizes that some axes can have, by name; for a kernel that is compiled for certain sizes.
+    pub sizes: Sizes,
 }
+
+/// Sizes of axes, by name.
+pub type Sizes = BTreeMap<&'static str, Vec<usize>>;
+
+/// Elements of a case whose sizes are not drawn, at most, where its other axes allow that.
+const MOST_WITH_SIZES: usize = 1 << 16;
 
 impl Offer {
     /// What a kernel offers.
@@ -36,6 +44,23 @@ impl Offer {
             dtypes: kernel.dtypes.clone(),
             layouts: kernel.layouts,
             threads: threads.max(1),
+            sizes: Sizes::new(),
+        }
+    }
+
+    /// Gives the axes sizes that they can have, one for each drawn by `pick`, and the others fewer elements where that makes
+    /// too many.
+    pub fn resize(&self, dims: &mut BTreeMap<&'static str, Vec<usize>>, mut pick: impl FnMut(&[usize]) -> usize) {
+        for (axis, sizes) in &self.sizes {
+            dims.insert(axis, vec![pick(sizes)]);
+        }
+        let elements = |dims: &BTreeMap<&'static str, Vec<usize>>| dims.values().flatten().product::<usize>();
+        while !self.sizes.is_empty() && elements(dims) > MOST_WITH_SIZES {
+            let others = dims.iter_mut().filter(|(axis, _)| !self.sizes.contains_key(*axis)).flat_map(|(_, dims)| dims);
+            match others.max() {
+                Some(largest) if *largest > 1 => *largest /= 2,
+                _ => break,
+            }
         }
     }
 }
@@ -99,7 +124,7 @@ struct Plan {
 
 impl Plan {
     fn draw(&self, offer: &Offer, draws: &mut Draws) -> Case {
-        let problem = self.problem(draws);
+        let problem = self.problem(offer, draws);
         let mut case = Case { family: self.family, ..Case::plain(problem, draws.bits() >> 32) };
         if draws.chance(1, 3) {
             lay_out(&mut case, &offer.layouts, draws);
@@ -113,7 +138,7 @@ impl Plan {
         case
     }
 
-    fn problem(&self, draws: &mut Draws) -> Problem {
+    fn problem(&self, offer: &Offer, draws: &mut Draws) -> Problem {
         let mut problem = Problem {
             operator: self.operator,
             direction: self.direction,
@@ -122,6 +147,7 @@ impl Plan {
             attributes: BTreeMap::new(),
             given: BTreeSet::new(),
         };
+        offer.resize(&mut problem.dims, |sizes| *draws.pick(sizes));
         // Operators say which combinations they are defined for; a few tries find one.
         const TRIES: usize = 12;
         // Afterwards without optional inputs: some sizes are too small for them.

@@ -18,7 +18,7 @@ pub(crate) fn everything(direction: Direction) -> Offer {
     let uniform = Dtype::ALL.map(DtypeSet::uniform);
     let mixed = [Dtype::Bf16, Dtype::F16].map(|data| DtypeSet { data, param: Dtype::F32 });
     let dtypes = uniform.into_iter().chain(mixed).collect();
-    Offer { directions: vec![direction], dtypes, layouts: Layouts::ANY, threads: 4 }
+    Offer { directions: vec![direction], dtypes, layouts: Layouts::ANY, threads: 4, sizes: Sizes::new() }
 }
 
 fn halves() -> impl Iterator<Item = (&'static Operator, Offer)> {
@@ -119,6 +119,7 @@ fn only_what_is_offered_is_asked() {
             dtypes: vec![DtypeSet::uniform(Dtype::F16)],
             layouts: Layouts::default(),
             threads: 1,
+            sizes: Sizes::new(),
         };
         for (index, case) in campaign(operator, &offer, 300).enumerate() {
             assert_eq!(case.problem.direction, Direction::ALL[index % 2]);
@@ -130,6 +131,20 @@ fn only_what_is_offered_is_asked() {
             campaign(operator, &offer, 300).flat_map(|case| case.layouts.into_values()).collect();
         assert!(layouts.iter().all(|layout| *layout == Layout::ChannelsLast), "{layouts:?}");
     }
+}
+
+#[test]
+fn sizes_that_a_kernel_is_compiled_for_are_the_only_ones() {
+    let operator = find("rms_norm").expect("an operator of ours");
+    let offer = Offer { sizes: [("d", vec![200, 4096])].into(), ..everything(Direction::Forward) };
+    let mut seen = BTreeSet::new();
+    for case in campaign(operator, &offer, 500) {
+        assert!(offer.sizes["d"].contains(&case.problem.size("d")), "{case}");
+        // Not even the largest of them makes cases that take long.
+        assert!(case.problem.size("r") * case.problem.size("d") <= 1 << 16, "{case}");
+        seen.insert((case.problem.size("d"), case.problem.size("r") > 1));
+    }
+    assert_eq!(seen.len(), 4, "{seen:?}");
 }
 
 /// Shrinks until nothing simpler fails.

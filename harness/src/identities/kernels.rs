@@ -98,6 +98,7 @@ impl Kernels {
         let request = Request {
             operator: operator.name.to_owned(),
             direction: Direction::Forward,
+            sizes: problem.named_sizes(),
             attributes: problem.call_attributes(),
             inputs: arguments,
             outputs: outputs.iter().map(|tensor| argument(tensor, Vec::new())).collect(),

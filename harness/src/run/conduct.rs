@@ -4,6 +4,45 @@ use std::fmt;
 
 use half::{bf16, f16};
 use isonorm_kernels::abi::Dtype;
+use isonorm_ptx::{Finding, Kind};
+
+/// The properties of conduct that calls of a CPU's kernels show.
+pub(super) const ON_CPU: [&str; 9] = [
+    "unmodified_inputs",
+    "writes_inside",
+    "writes_everything",
+    "repeatable",
+    "address_independent",
+    "reads_inputs_only",
+    "fresh",
+    "float_environment",
+    "quiescent",
+];
+
+/// The properties of conduct that a kernel on a GPU shows.
+pub(super) const ON_GPU: [&str; 7] = [
+    "unmodified_inputs",
+    "writes_inside",
+    "writes_everything",
+    "repeatable",
+    "address_independent",
+    "reads_inputs_only",
+    "fresh",
+];
+
+/// The properties of conduct that the PTX executor shows.
+pub(super) const ON_PTX: [&str; 10] = [
+    "unmodified_inputs",
+    "writes_everything",
+    "repeatable",
+    "reads_inputs_only",
+    "accesses_inside",
+    "aligned",
+    "race_free",
+    "block_independent",
+    "barriers",
+    "warp_masks",
+];
 
 /// Where memory was touched, relative to a tensor; distances in elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +109,11 @@ pub enum Conduct {
     /// A call gave the result that belongs to other contents of its inputs, which it had seen at the same
     /// address before.
     Stale(Difference),
+    /// Two calls with equal inputs and another order of the device's blocks gave different results, and each of them again
+    /// when repeated.
+    OrderDependent(Difference),
+    /// What the PTX executor found.
+    Executed(Box<Finding>),
     /// The call left the floating-point environment changed.
     ChangedFloatEnvironment {
         /// What changed.
@@ -129,9 +173,16 @@ impl Conduct {
             Conduct::AddressDependent(_) => "address_independent",
             Conduct::ReadOutside(_) => "reads_inputs_only",
             Conduct::Stale(_) => "fresh",
+            Conduct::OrderDependent(_) => "block_independent",
+            Conduct::Executed(finding) => executed(finding.kind),
             Conduct::ChangedFloatEnvironment { .. } => "float_environment",
             Conduct::BackgroundThreads { .. } => "quiescent",
         }
+    }
+
+    /// Whether the call did not come to its end, so that its outputs say nothing.
+    pub fn is_fatal(&self) -> bool {
+        matches!(self.property(), "returns" | "survives")
     }
 
     /// The tensor it is about.
@@ -143,8 +194,9 @@ impl Conduct {
             Conduct::ReadOutside(difference)
             | Conduct::Unrepeatable(difference)
             | Conduct::AddressDependent(difference)
+            | Conduct::OrderDependent(difference)
             | Conduct::Stale(difference) => Some(&difference.tensor),
-            Conduct::ChangedFloatEnvironment { .. } | Conduct::BackgroundThreads { .. } => None,
+            Conduct::Executed(_) | Conduct::ChangedFloatEnvironment { .. } | Conduct::BackgroundThreads { .. } => None,
         }
     }
 }
@@ -165,6 +217,10 @@ impl fmt::Display for Conduct {
             Conduct::AddressDependent(difference) => {
                 write!(f, "two calls with equal inputs at different addresses gave {difference}")
             }
+            Conduct::OrderDependent(difference) => {
+                write!(f, "two calls with equal inputs and another order of blocks and warps gave {difference}")
+            }
+            Conduct::Executed(finding) => finding.fmt(f),
             Conduct::ReadOutside(difference) => {
                 f.write_str("read an output before writing it, or memory beside the inputs: two contents there gave ")?;
                 write!(f, "{difference}")
@@ -183,6 +239,25 @@ impl fmt::Display for Conduct {
                 f.write_str(if *wrote { ", and outputs changed after the call had returned" } else { "" })
             }
         }
+    }
+}
+
+/// The property that a launch with such a finding lacks.
+fn executed(kind: Kind) -> &'static str {
+    match kind {
+        Kind::WriteToInput => "unmodified_inputs",
+        Kind::UnwrittenOutput => "writes_everything",
+        // Whatever lay in a buffer, or in shared memory, before the call.
+        Kind::UnwrittenRead => "reads_inputs_only",
+        Kind::Misaligned => "aligned",
+        Kind::Race | Kind::CopyInFlight => "race_free",
+        Kind::BlocksConflict | Kind::OrderDependence => "block_independent",
+        Kind::DivergentBarrier | Kind::BarrierCount | Kind::Mbarrier => "barriers",
+        Kind::WrongMask => "warp_masks",
+        Kind::Deadlock | Kind::InstructionLimit => "returns",
+        Kind::Trap => "survives",
+        // `OutOfBounds`, and kinds of mistakes that there may be one day.
+        _ => "accesses_inside",
     }
 }
 

@@ -11,15 +11,15 @@ use std::ops::Range;
 use isonorm_kernels::abi::Dtype;
 
 use super::conduct::value;
-use super::{Answer, Conduct, Difference, Outcome, Place, Request, TensorArg};
+use super::{Answer, Conduct, Difference, Outcome, Place, Request, TensorArg, Work};
 
 /// The bytes that memory is filled with before a call.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Poison {
     /// In outputs.
-    inside: u8,
+    pub(super) inside: u8,
     /// Around all tensors.
-    around: u8,
+    pub(super) around: u8,
 }
 
 /// For the first and the second call. In the second, numbers read around a tensor are not those in outputs.
@@ -50,6 +50,43 @@ impl<'a> Scene<'a> {
     }
 }
 
+/// The room between tensors, in bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Spacing {
+    /// Unused, at both ends of the block.
+    pub(super) margin: usize,
+    /// Canary before and after each tensor, at least.
+    pub(super) zone: usize,
+    /// Tensors' regions begin at multiples of this.
+    pub(super) line: usize,
+}
+
+/// Places the tensors of the first or the second call, the second time `step` bytes of each further on, or a few times as
+/// many. Answers the bytes of the block.
+pub(super) fn lay_out(
+    request: &Request,
+    scene: usize,
+    spacing: Spacing,
+    step: impl Fn(&TensorArg) -> usize,
+    slots: &mut Vec<Slot>,
+) -> usize {
+    let Spacing { margin, zone, line } = spacing;
+    slots.clear();
+    let mut cursor = margin;
+    for (position, tensor) in request.inputs.iter().chain(&request.outputs).enumerate() {
+        if let Some(input) = tensor.alias {
+            slots.push(slots[input].clone());
+            continue;
+        }
+        // By different steps, so that tensors that were aligned alike no longer are.
+        let start = cursor + zone + scene * step(tensor) * (1 + position % 3);
+        let end = (start + tensor.bytes() + zone).next_multiple_of(line);
+        slots.push(Slot { region: cursor..end, data: start..start + tensor.bytes() });
+        cursor = end;
+    }
+    cursor + margin
+}
+
 /// Fills a block as it must be before a call.
 pub(super) fn set_scene(bytes: &mut [u8], slots: &[Slot], contents: &[&[u8]], poison: Poison) {
     for Slot { region, data } in slots {
@@ -73,10 +110,17 @@ pub(super) struct Calls<'a> {
     pub(super) prelude: Vec<Vec<u8>>,
     pub(super) conduct: Vec<Conduct>,
     pub(super) seconds: f64,
+    /// What the launches of the first call did.
+    pub(super) work: Option<Work>,
 }
 
 /// Where calls are made.
 pub(super) trait Room {
+    /// What a difference means that follows which of the two calls it was.
+    fn follows_call(difference: Difference) -> Conduct {
+        Conduct::AddressDependent(difference)
+    }
+
     /// Calls the kernel twice, with memory poisoned so, after a prelude if the request has one and it is wanted.
     fn call(&mut self, request: &Request, poison: [Poison; 2], prelude: bool) -> Result<Calls<'_>, Outcome>;
 }
@@ -98,6 +142,9 @@ fn attempt(room: &mut impl Room, request: &Request) -> Result<Answer, Outcome> {
         look_around(request, scene, &reached, &mut conduct);
     }
     let outputs = calls.scenes[0].outputs(request);
+    if conduct.iter().any(Conduct::is_fatal) {
+        return Ok(Answer { outputs, conduct, seconds: calls.seconds, work: calls.work });
+    }
     let mut differing = Vec::new();
     for (position, output) in request.outputs.iter().enumerate() {
         let pair = calls.scenes.map(|scene| scene.data(request.inputs.len() + position));
@@ -111,7 +158,7 @@ fn attempt(room: &mut impl Room, request: &Request) -> Result<Answer, Outcome> {
             None => {}
         }
     }
-    let answer = Answer { outputs, conduct, seconds: calls.seconds };
+    let answer = Answer { outputs, conduct, seconds: calls.seconds, work: calls.work };
     if differing.is_empty() {
         return Ok(answer);
     }
@@ -120,8 +167,8 @@ fn attempt(room: &mut impl Room, request: &Request) -> Result<Answer, Outcome> {
 }
 
 /// Repeats both calls with the poison exchanged, to learn what a difference follows.
-fn explain(
-    room: &mut impl Room,
+fn explain<R: Room>(
+    room: &mut R,
     request: &Request,
     mut answer: Answer,
     second: &[Vec<u8>],
@@ -140,7 +187,7 @@ fn explain(
         };
         let (first, second) = (&answer.outputs[position][..], &second[position][..]);
         let kind = if equal([first, second]) {
-            Conduct::AddressDependent
+            R::follows_call
         } else if equal([second, first]) {
             Conduct::ReadOutside
         } else {

@@ -9,14 +9,12 @@ use std::time::Instant;
 
 use isonorm_kernels::abi::{Kernel, KernelInfo, OwnedCall, Refusal};
 
-use super::examine::{self, Calls, Poison, Room, Scene, Slot};
+use super::examine::{self, Calls, Poison, Room, Scene, Slot, Spacing};
 use super::float_environment::FloatEnvironment;
 use super::{Conduct, Contender, Crash, Origin, Outcome, Request, RunError, Runner, TensorArg};
 
-/// Bytes of canary before and after each tensor, at least.
-const ZONE: usize = 256;
-/// Unused bytes at both ends, for stray writes beyond the canaries, which would hit this program's own heap.
-const MARGIN: usize = 4096;
+/// The margin is for stray writes beyond the canaries, which would hit this program's own heap.
+const SPACING: Spacing = Spacing { margin: 4096, zone: 256, line: 64 };
 /// Memory beyond this is given back after a request.
 const KEPT: usize = 256 << 20;
 
@@ -97,7 +95,7 @@ impl Room for InProcessRunner {
             Scene { bytes: first, slots: before, poison: poison[0] },
             Scene { bytes: second, slots: after, poison: poison[1] },
         ];
-        Ok(Calls { scenes, prelude: kept, conduct, seconds })
+        Ok(Calls { scenes, prelude: kept, conduct, seconds, work: None })
     }
 }
 
@@ -106,24 +104,10 @@ impl InProcessRunner {
     /// Returns the bytes of each half of the memory.
     fn lay_out(&mut self, request: &Request) -> usize {
         let offset = self.contender.info().layouts.offset;
-        let mut half = 0;
-        for (scene, slots) in self.slots.iter_mut().enumerate() {
-            slots.clear();
-            let mut cursor = MARGIN;
-            for (position, tensor) in request.inputs.iter().chain(&request.outputs).enumerate() {
-                if let Some(input) = tensor.alias {
-                    slots.push(slots[input].clone());
-                    continue;
-                }
-                let step = if offset { tensor.dtype.size() } else { 64 };
-                // By different steps, so that tensors that were aligned alike no longer are.
-                let start = cursor + ZONE + scene * step * (1 + position % 3);
-                let end = (start + tensor.bytes() + ZONE).next_multiple_of(64);
-                slots.push(Slot { region: cursor..end, data: start..start + tensor.bytes() });
-                cursor = end;
-            }
-            half = half.max(cursor + MARGIN);
-        }
+        let step = |tensor: &TensorArg| if offset { tensor.dtype.size() } else { SPACING.line };
+        let blocks = self.slots.iter_mut().enumerate();
+        let half =
+            blocks.map(|(scene, slots)| examine::lay_out(request, scene, SPACING, step, slots)).max().unwrap_or(0);
         self.memory.resize(2 * half / 64, Line([0; 64]));
         half
     }

@@ -7,7 +7,9 @@
 
 mod conduct;
 mod examine;
+mod executed;
 mod float_environment;
+mod hardware;
 mod in_process;
 mod memory;
 mod plugin;
@@ -21,9 +23,14 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use isonorm_kernels::abi::{KernelInfo, raw};
+use isonorm_kernels::abi::{DtypeSet, KernelInfo, raw};
+use isonorm_ptx::Counters;
+
+use crate::generate::Sizes;
 
 pub use conduct::{Conduct, Difference, Place};
+pub use executed::Executed;
+pub use hardware::OnGpu;
 pub use in_process::InProcess;
 pub(crate) use plugin::worker;
 pub use plugin::{Limits, Plugin};
@@ -42,6 +49,24 @@ pub trait Contender: Send + Sync {
     /// Where it comes from.
     fn origin(&self) -> &Origin;
 
+    /// The only sizes that it takes of some axes.
+    fn sizes(&self) -> Sizes {
+        Sizes::new()
+    }
+
+    /// What it runs on.
+    fn device(&self) -> Device {
+        Device::Cpu
+    }
+
+    /// Does what takes time and can fail before it is asked about these element types.
+    ///
+    /// # Errors
+    /// If it cannot be asked, with what to do about it.
+    fn prepare(&self, _dtypes: &[DtypeSet]) -> Result<(), RunError> {
+        Ok(())
+    }
+
     /// Makes it ready to run. Every thread opens its own runner.
     ///
     /// # Errors
@@ -51,8 +76,35 @@ pub trait Contender: Send + Sync {
 
 /// A kernel that is ready to run.
 pub trait Runner: Send {
+    /// The properties of conduct that its answers show, the kernel's or their lack.
+    fn shows(&self) -> &'static [&'static str] {
+        &conduct::ON_CPU
+    }
+
     /// Runs one request. A kernel that crashes or hangs is an outcome, and the next request is served as usual.
     fn run(&mut self, request: &Request) -> Outcome;
+}
+
+/// What a kernel runs on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Device {
+    /// This machine's processor.
+    #[default]
+    Cpu,
+    /// The PTX executor: what a compiler made for a GPU, run thread by thread on the processor.
+    Ptx,
+    /// The first GPU of this machine.
+    Cuda,
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Device::Cpu => "cpu",
+            Device::Ptx => "ptx",
+            Device::Cuda => "cuda",
+        })
+    }
 }
 
 /// Where a kernel comes from.
@@ -71,6 +123,13 @@ pub enum Origin {
         /// The version it gives itself.
         version: String,
     },
+    /// A manifest and the sources that it names.
+    Manifest {
+        /// Where it lies.
+        path: PathBuf,
+        /// SHA-256 of their bytes, in hexadecimal.
+        sha256: String,
+    },
 }
 
 impl fmt::Display for Origin {
@@ -78,6 +137,7 @@ impl fmt::Display for Origin {
         match self {
             Origin::BuiltIn => f.write_str("built in"),
             Origin::File { path, library, version, .. } => write!(f, "{library} {version} ({})", path.display()),
+            Origin::Manifest { path, .. } => write!(f, "{}", path.display()),
         }
     }
 }
@@ -108,6 +168,19 @@ pub struct Answer {
     pub conduct: Vec<Conduct>,
     /// How long the first call took.
     pub seconds: f64,
+    /// What its launches did, where an executor counted it.
+    pub work: Option<Work>,
+}
+
+/// What the launches of a call did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// How many launches there were.
+    pub launches: u64,
+    /// All of them together. Buffers have the tensors' names; an output in place has its input's.
+    pub counters: Counters,
+    /// Bytes of the scratch buffers, by the names that they have in the counters.
+    pub scratch: Vec<(String, u64)>,
 }
 
 /// A kernel that did not return.
@@ -238,6 +311,14 @@ pub enum RunError {
     Changed {
         /// The file.
         path: PathBuf,
+    },
+    /// A kernel for a device cannot be compiled, or its manifest does not fit it.
+    #[error("{kernel}: {reason}")]
+    NotBuilt {
+        /// The kernel.
+        kernel: String,
+        /// Why, with the compiler's log.
+        reason: String,
     },
     /// The installation lacks a program.
     #[error("{} is missing; `cargo build --release --package isonorm-harness --bins` makes it", program.display())]

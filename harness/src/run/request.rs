@@ -9,6 +9,8 @@ pub struct Request {
     pub operator: String,
     /// Which half of it.
     pub direction: Direction,
+    /// The sizes of the operator's axes, by the names that its formula has for them.
+    pub sizes: Vec<(String, usize)>,
     /// Its attributes.
     pub attributes: Vec<(String, Value)>,
     /// Its inputs; an absent optional one is not listed.

@@ -168,7 +168,7 @@ impl Room for SandboxRunner {
         let seconds = accept(returned, 2, &mut conduct)?;
         let [first, second] = &self.halves;
         let scenes = [first.scene(poison[0]), second.scene(poison[1])];
-        Ok(Calls { scenes, prelude: kept, conduct, seconds })
+        Ok(Calls { scenes, prelude: kept, conduct, seconds, work: None })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The command as a user calls it: what it answers, and what it says to bad input.
 
+mod executed;
 mod gate;
 mod pipelines;
 mod shards;
@@ -54,6 +55,14 @@ fn bad_input_says_what_was_wrong_and_exits_with_2() {
         (&["certify", "--time", "soon"], &["give a time such as 60s"]),
         (&["certify", "--plugin", "/nonexistent/kernel.so"], &["cannot read", "check the path"]),
         (&["certify", "--plugin", &no_library], &["not a shared library"]),
+        (&["certify", "--plugin", &no_library, "--device", "cuda"], &["leave out --device cuda"]),
+        (&["certify", "--device", "tpu"], &["tpu", "cpu, ptx"]),
+        (&["certify", "--device", "ptx", "--plugin", &no_library], &["leave out --device ptx"]),
+        (&["certify", "--device", "cpu", "--cuda", "k.cu"], &["leave out --device"]),
+        (&["certify", "--plugin", "k.so", "--cuda", "k.cu"], &["--plugin", "--cuda"]),
+        (&["certify", "--cuda", "/nonexistent/k.cu"], &["cannot read /nonexistent/k.cu", "check the path"]),
+        (&["certify", "--cuda", &no_library], &[".cu, a .ptx or a .py file, or a manifest"]),
+        (&["replay", "--device", "ptx", "layer_norm:forwrd dtype=f32"], &["forward or backward"]),
         (&["certify", "--out", "/proc/nowhere"], &["cannot write", "choose an output folder"]),
         (&["identities", "--jobs", "0"], &["--jobs", "0"]),
         (&["certify", "--jobs", "0"], &["--jobs", "0"]),
@@ -74,6 +83,7 @@ fn bad_input_says_what_was_wrong_and_exits_with_2() {
         (&["bench", "--time", "soon"], &["give a time such as"]),
         (&["bench", "--versus", "numpy"], &["libtorch", "copy"]),
         (&["bench", "--", "--save-baseline"], &["--criterion"]),
+        (&["bench", "--device", "cuda"], &["times nothing on a GPU", "--device ptx"]),
     ];
     for (arguments, mentions) in table {
         let output = isonorm(arguments);

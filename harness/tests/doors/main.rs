@@ -1,5 +1,6 @@
 //! Both doors, each with a well-behaved kernel and with kernels that misbehave in every way we know of.
 
+mod executed;
 mod in_process;
 mod plugin;
 
@@ -32,6 +33,7 @@ fn rms_norm(rows: usize, columns: usize) -> Request {
     Request {
         operator: "rms_norm".into(),
         direction: Direction::Forward,
+        sizes: vec![("r".into(), rows), ("d".into(), columns)],
         attributes: vec![
             ("eps".into(), Value::Real(1e-5)),
             ("normalized_ndim".into(), Value::Integer(1)),

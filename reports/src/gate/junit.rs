@@ -3,7 +3,7 @@
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
 use super::text::compared;
-use super::{Consequence, Gate, Kind};
+use super::{Consequence, Gate};
 use crate::Error;
 
 /// The answer as XML.
@@ -12,7 +12,7 @@ use crate::Error;
 /// [`Error::Junit`] if it cannot be written as XML.
 pub fn junit(gate: &Gate) -> Result<String, Error> {
     let mut report = Report::new("isonorm gate");
-    for kind in Kind::ALL {
+    for kind in gate.kinds() {
         let mut suite = TestSuite::new(kind.to_string());
         let test = |name: &str, status| {
             let mut test = TestCase::new(name, status);

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::text::{compared, word};
-use super::{Answer, Consequence, Gate, Kind, Verdict};
+use super::{Answer, Consequence, Gate, Verdict};
 use crate::record::Number;
 use crate::render::{markdown as md, markdown_code as code};
 
@@ -17,7 +17,7 @@ pub fn markdown(gate: &Gate) -> String {
     };
     let _ = writeln!(out, "### isonorm gate: {head}\n");
     let _ = writeln!(out, "| | compared |\n|---|---|");
-    for kind in Kind::ALL {
+    for kind in gate.kinds() {
         let _ = writeln!(out, "| {kind} | {} |", md(&compared(gate, kind)));
     }
     for error in &gate.errors {

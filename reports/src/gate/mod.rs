@@ -13,6 +13,7 @@ mod snapshot;
 mod speed;
 mod statement;
 mod text;
+mod traffic;
 mod write;
 
 use std::path::PathBuf;
@@ -24,7 +25,7 @@ pub use calibration::{Calibration, Row, Said, Trial};
 pub use document::{Document, document};
 pub use junit::junit;
 pub use markdown::markdown;
-pub use policy::{AccuracyPolicy, Action, Ask, On, Policy, PolicyError, Source, SpeedPolicy, Waiver};
+pub use policy::{AccuracyPolicy, Action, Ask, On, Policy, PolicyError, Source, SpeedPolicy, TrafficPolicy, Waiver};
 pub use sarif::sarif;
 pub use snapshot::{Asked, BASELINE_VERSION, Cell, Error, Known, Snapshot, Speed, Standing};
 pub use speed::{Answer, Judgement, POWER, SUSPECT, holm, judge};
@@ -90,11 +91,13 @@ pub enum Kind {
     Accuracy,
     /// A kernel has become slower, measured against a yardstick.
     Speed,
+    /// Launches move more memory, or need more instructions, counted by the PTX executor.
+    Traffic,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 3] = [Kind::Correctness, Kind::Accuracy, Kind::Speed];
+    pub const ALL: [Kind; 4] = [Kind::Correctness, Kind::Accuracy, Kind::Speed, Kind::Traffic];
 }
 
 impl std::fmt::Display for Kind {
@@ -103,6 +106,7 @@ impl std::fmt::Display for Kind {
             Kind::Correctness => "correctness",
             Kind::Accuracy => "accuracy",
             Kind::Speed => "speed",
+            Kind::Traffic => "traffic",
         })
     }
 }
@@ -192,6 +196,13 @@ pub struct Gate {
 }
 
 impl Gate {
+    /// The kinds of question that there are something to say about: launches are counted of kernels for a GPU only.
+    pub fn kinds(&self) -> Vec<Kind> {
+        let counted = |snapshot: &Snapshot| snapshot.kernels.values().any(|kernel| !kernel.traffic.is_empty());
+        let any = counted(&self.before) || counted(&self.after);
+        Kind::ALL.into_iter().filter(|kind| *kind != Kind::Traffic || any).collect()
+    }
+
     /// The workloads that look slower.
     pub fn suspects(&self) -> Vec<&Judgement> {
         self.speed.iter().filter(|judgement| matches!(judgement.answer, Answer::Slower | Answer::Suspect)).collect()
@@ -239,6 +250,9 @@ pub fn compare(
     if policy.on.speed != Action::Off {
         speed_of(&mut gate, &policy.speed, machine);
     }
+    if policy.on.traffic != Action::Off {
+        traffic::compare(&mut gate, &policy.traffic);
+    }
     gate.regressions.sort_by(|one, other| (one.kind, &one.name).cmp(&(other.kind, &other.name)));
     decide(&mut gate, policy, today);
     Ok(gate)
@@ -251,6 +265,7 @@ fn correctness(gate: &mut Gate) {
         reasons: vec![],
         findings: Default::default(),
         errors: Default::default(),
+        traffic: Default::default(),
     };
     for name in before.kernels.keys().filter(|name| !after.kernels.contains_key(*name)) {
         let reason = "the baseline has it, and this run did not judge it".to_owned();

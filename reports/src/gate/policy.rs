@@ -16,6 +16,8 @@ pub struct Policy {
     pub accuracy: AccuracyPolicy,
     /// When a kernel has become slower.
     pub speed: SpeedPolicy,
+    /// When launches move too much.
+    pub traffic: TrafficPolicy,
     /// What is to be done about each kind of regression.
     pub on: On,
     /// Regressions that are known and let pass until a date.
@@ -59,6 +61,24 @@ pub struct AccuracyPolicy {
 impl Default for AccuracyPolicy {
     fn default() -> Self {
         AccuracyPolicy { growth: 2.0, floor: 0.02 }
+    }
+}
+
+/// When launches move too much, counted by the PTX executor: the same cases give the same counts.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrafficPolicy {
+    /// By more than this factor must a figure grow to be held against a kernel. Another version of the compiler may need a few
+    /// instructions more.
+    pub growth: f64,
+    /// Figures below this are as good as none: instructions and bytes for each element, multiples of a tensor's bytes, parts
+    /// of its accesses.
+    pub floor: f64,
+}
+
+impl Default for TrafficPolicy {
+    fn default() -> Self {
+        TrafficPolicy { growth: 1.1, floor: 0.02 }
     }
 }
 
@@ -118,6 +138,8 @@ pub struct On {
     pub accuracy: Action,
     /// A kernel has become slower.
     pub speed: Action,
+    /// Launches move more, or need more instructions.
+    pub traffic: Action,
 }
 
 impl On {
@@ -127,6 +149,7 @@ impl On {
             Kind::Correctness => self.correctness,
             Kind::Accuracy => self.accuracy,
             Kind::Speed => self.speed,
+            Kind::Traffic => self.traffic,
         }
     }
 }
@@ -240,7 +263,7 @@ impl Policy {
     }
 
     fn check(&self) -> Result<(), PolicyError> {
-        let Policy { ask, accuracy, speed, waiver, .. } = self;
+        let Policy { ask, accuracy, speed, traffic, waiver, .. } = self;
         let positive = "give a number above 0";
         let checks = [
             (
@@ -277,6 +300,8 @@ impl Policy {
                 (0.0..1.0).contains(&accuracy.floor),
                 "give a part of the bound from 0 to 1",
             ),
+            ("traffic.growth", traffic.growth, traffic.growth >= 1.0, "give a factor of at least 1"),
+            ("traffic.floor", traffic.floor, traffic.floor >= 0.0, "give a number of at least 0"),
             ("ask.cases", ask.cases as f64, ask.cases > 0, positive),
         ];
         if let Some((field, value, _, expected)) = checks.into_iter().find(|(_, _, holds, _)| !holds) {

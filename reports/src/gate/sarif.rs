@@ -11,6 +11,9 @@ pub fn sarif(gate: &Gate, policy: &Policy, baseline: &str) -> Value {
             Kind::Correctness => "A kernel fails a case that it passed, or has a finding that it did not have.",
             Kind::Accuracy => "A kernel's errors, as multiples of the bound, have grown.",
             Kind::Speed => "A kernel has become slower, beside a yardstick measured in the same run.",
+            Kind::Traffic => {
+                "A kernel's launches move more memory or need more instructions, counted by the PTX executor."
+            }
         };
         json!({ "id": kind.to_string(), "shortDescription": { "text": description } })
     };

@@ -58,6 +58,9 @@ pub struct Standing {
     pub findings: BTreeMap<String, Known>,
     /// Its errors, by dtype, and by value family and length of the longest reduction (`normal 64-`).
     pub errors: BTreeMap<String, BTreeMap<String, Error>>,
+    /// What its launches did, by dtype and figure, where the PTX executor ran it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub traffic: BTreeMap<String, BTreeMap<String, Number>>,
 }
 
 /// A finding of a kernel.
@@ -166,6 +169,7 @@ impl Snapshot {
                 reasons: kernel.reasons.clone(),
                 findings: findings.collect(),
                 errors: errors(kernel),
+                traffic: kernel.traffic.iter().map(|(dtype, counts)| (dtype.clone(), counts.figures())).collect(),
             };
             (kernel.kernel.name.clone(), standing)
         });

@@ -28,7 +28,7 @@ pub fn statement(gate: &Gate, tested: &[Artifact], configuration: &[Artifact]) -
     let warned: Vec<String> = named(false).into_iter().chain(undecided).collect();
     let failed = named(true);
     let clean = |kind: &Kind| !warned.iter().chain(&failed).any(|test| test.starts_with(&format!("{kind}: ")));
-    let passed: Vec<String> = Kind::ALL.iter().filter(|kind| clean(kind)).map(Kind::to_string).collect();
+    let passed: Vec<String> = gate.kinds().iter().filter(|kind| clean(kind)).map(Kind::to_string).collect();
     json!({
         "_type": "https://in-toto.io/Statement/v1",
         "subject": describe(tested),

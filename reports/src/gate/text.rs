@@ -28,7 +28,7 @@ pub fn text(gate: &Gate) -> String {
     if !out.is_empty() {
         out.push('\n');
     }
-    for kind in Kind::ALL {
+    for kind in gate.kinds() {
         let _ = writeln!(out, "{:12} {}", kind.to_string(), compared(gate, kind));
     }
     let _ = writeln!(out, "verdict      {}", gate.verdict);
@@ -47,6 +47,10 @@ pub fn compared(gate: &Gate, kind: Kind) -> String {
         Kind::Accuracy => {
             let groups = gate.after.kernels.values().flat_map(|kernel| kernel.errors.values());
             format!("{} groups of errors", groups.map(|sizes| sizes.len()).sum::<usize>())
+        }
+        Kind::Traffic => {
+            let figures = gate.after.kernels.values().flat_map(|kernel| kernel.traffic.values());
+            format!("{} figures of launches", figures.map(|figures| figures.len()).sum::<usize>())
         }
         Kind::Speed => format!("{} workloads{}", gate.speed.len(), power(gate)),
     };
@@ -101,6 +105,15 @@ pub fn changes(before: Option<&Snapshot>, after: &Snapshot) -> String {
                 });
                 if was != is {
                     let _ = writeln!(out, "  {name} {dtype} {size}: worst {was} -> {is}");
+                }
+            }
+        }
+        for (dtype, figures) in &now.traffic {
+            for (figure, now) in figures {
+                let then = then.traffic.get(dtype).and_then(|figures| figures.get(figure));
+                if then != Some(now) {
+                    let then = then.map_or_else(|| "-".to_owned(), Number::to_string);
+                    let _ = writeln!(out, "  {name} {dtype} {figure}: {then} -> {now}");
                 }
             }
         }

@@ -52,7 +52,7 @@ pub fn page(gate: &Gate, history: &[Snapshot]) -> Result<String, Error> {
         headline,
         mood,
         gate: document(gate),
-        compared: Kind::ALL.map(|kind| (kind, compared(gate, kind))).to_vec(),
+        compared: gate.kinds().into_iter().map(|kind| (kind, compared(gate, kind))).collect(),
         figures: plot::gate_figures(gate, history)?.into_iter().map(Drawing::from).collect(),
         before: Head::from(&gate.before),
         after: Head::from(&gate.after),

@@ -16,6 +16,7 @@ mod number;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -30,9 +31,10 @@ pub use identity::{Arithmetic, Deviation, Formulas, Identity, IdentityVerdict, P
 pub use io::{Writer, files, read, read_lossy};
 pub use number::Number;
 pub use tally::{Counts, Elements, Errors, Extreme, Tallies, Tally, size_class, size_class_lengths};
+pub use traffic::{BufferTraffic, Traffic, TrafficCounts};
 
 /// Version of the record schema that this program writes and reads.
-pub const SCHEMA_VERSION: u32 = 4;
+pub const SCHEMA_VERSION: u32 = 5;
 
 /// The JSON Schema of one line of records.
 pub const SCHEMA: &str = include_str!("../../schema/records.schema.json");
@@ -58,6 +60,8 @@ pub enum Record {
     Throughput(Throughput),
     /// How often a property was checked.
     Property(Property),
+    /// What launches did, counted by the PTX executor.
+    Traffic(Traffic),
     /// How one contender did against another on one workload.
     Bench(Bench),
     /// What the machine's memory system reaches at most.
@@ -82,6 +86,7 @@ impl Record {
             | Record::Finding(Finding { kernel, .. })
             | Record::Range(Range { kernel, .. })
             | Record::Property(Property { kernel, .. })
+            | Record::Traffic(Traffic { kernel, .. })
             | Record::Bench(Bench { kernel, .. }) => Some(kernel),
             Record::Campaign(_)
             | Record::Throughput(_)
@@ -105,6 +110,6 @@ macro_rules! into_record {
     };
 }
 into_record!(
-    Campaign, Kernel, Case, Tally, Finding, Range, Throughput, Property, Bench, Ceiling, Identity, Experiment, Claim,
-    End
+    Campaign, Kernel, Case, Tally, Finding, Range, Throughput, Property, Traffic, Bench, Ceiling, Identity, Experiment,
+    Claim, End
 );

@@ -51,6 +51,9 @@ pub struct Counts {
     /// Cases that the kernel declined, by reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub declined: BTreeMap<String, u64>,
+    /// Cases that the kernel offers to answer and that could not be put to it, by reason. A kernel that has some is not certified.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub not_run: BTreeMap<String, u64>,
     /// Judged cases in which every intermediate is representable, so that the answer had to match to the bit.
     pub in_exact_range: u64,
     /// Output elements.
@@ -70,6 +73,9 @@ impl Counts {
         for (reason, count) in &other.declined {
             self.decline(reason, *count);
         }
+        for (reason, count) in &other.not_run {
+            self.leave_out(reason, *count);
+        }
         self.in_exact_range = self.in_exact_range.saturating_add(other.in_exact_range);
         self.elements.merge(&other.elements);
         self.errors.merge(&other.errors);
@@ -79,6 +85,12 @@ impl Counts {
     /// Counts cases declined for a reason.
     pub fn decline(&mut self, reason: &str, cases: u64) {
         let count = self.declined.entry(reason.to_owned()).or_default();
+        *count = count.saturating_add(cases);
+    }
+
+    /// Counts cases that could not be run for a reason.
+    pub fn leave_out(&mut self, reason: &str, cases: u64) {
+        let count = self.not_run.entry(reason.to_owned()).or_default();
         *count = count.saturating_add(cases);
     }
 

@@ -1,5 +1,6 @@
 //! What whole blocks did to global memory: blocks run in parallel and in any order, so what one writes no other may touch.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// More than one block has read.
@@ -66,10 +67,20 @@ impl Blocks {
         found
     }
 
-    /// The units that nobody wrote, in bytes, and the first of them.
-    pub fn unwritten(&self, from: u64, bytes: u64) -> Option<(u64, u64)> {
+    /// The bytes of each unit that somebody wrote.
+    pub fn written(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        let written = |unit: &AtomicU64| unit.load(Relaxed) >> 32 != 0;
+        let units = self.units.iter().enumerate().filter(move |(_, unit)| written(unit));
+        units.map(|(unit, _)| (unit as u64) << self.shift..(unit as u64 + 1) << self.shift)
+    }
+
+    /// The bytes of units that `was_written` does not know, and the first of them.
+    pub fn unwritten(&self, from: u64, bytes: u64, was_written: impl Fn(Range<u64>) -> bool) -> Option<(u64, u64)> {
         let range = from >> self.shift..((from + bytes - 1) >> self.shift) + 1;
-        let mut missing = range.filter(|u| self.units[*u as usize].load(Relaxed) >> 32 == 0);
+        let mut missing = range.filter(|unit| {
+            let bytes = (unit << self.shift).max(from)..((unit + 1) << self.shift).min(from + bytes);
+            !was_written(bytes)
+        });
         let first = missing.next()?;
         Some((first << self.shift, (missing.count() as u64 + 1) << self.shift))
     }

@@ -117,6 +117,11 @@ impl Findings {
         entry.or_insert_with(|| (spot, message(), 0)).2 += 1;
     }
 
+    /// Whether there is a mistake of this kind.
+    pub fn has(&self, kind: Kind) -> bool {
+        self.list.keys().any(|(own, ..)| *own == kind)
+    }
+
     /// Joins what another worker found; the lowest block's words stay.
     pub fn merge(&mut self, other: Self) {
         for (key, (spot, message, count)) in other.list {

@@ -11,7 +11,6 @@ use crate::{
         place::{Place, advance},
         warp::{Warp, lanes},
     },
-    memory::Rights,
     program::{Address, Ordering, Slot, WARP},
 };
 
@@ -73,7 +72,9 @@ impl Group<'_> {
                     return false;
                 };
                 let block = self.spot(thread, pc).block;
-                let initialised = buffer.rights == Rights::Write && access == BlockAccess::Read;
+                let initialised = buffer.rights.starts_unwritten()
+                    && access == BlockAccess::Read
+                    && !buffer.was_written(offset..offset + bytes);
                 if let Some(conflict) = blocks.access(offset, bytes, access, block, initialised) {
                     self.blocks_conflict(thread, pc, index, offset, access, conflict);
                 }

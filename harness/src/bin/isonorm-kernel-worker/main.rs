@@ -237,6 +237,8 @@ fn request(batch: &Batch) -> Result<Request, String> {
     Ok(Request {
         operator: batch.operator.clone(),
         direction: batch.direction.parse::<Direction>().map_err(|error| error.to_string())?,
+        // A library reads its sizes off the tensors.
+        sizes: Vec::new(),
         attributes: batch.attributes.iter().map(attribute).collect(),
         inputs: tensors(&batch.inputs)?,
         outputs: tensors(&batch.outputs)?,

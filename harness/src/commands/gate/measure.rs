@@ -14,6 +14,7 @@ use super::super::Error;
 use super::super::kernels::Selection;
 use crate::bench::workload::{self, Shape};
 use crate::campaign::Entry;
+use crate::run::Device;
 
 /// Suspects are measured in so many times the processes, for so many times as long.
 const AGAIN: u32 = 2;
@@ -54,7 +55,12 @@ impl<'a> Measure<'a> {
             all.push(self.anew("campaign")?);
             self.certify()?;
         }
-        if on.speed != Action::Off {
+        let (timed, launched): (Vec<&Entry>, Vec<&Entry>) =
+            self.entries.iter().partition(|entry| entry.contender.device() == Device::Cpu);
+        if on.speed != Action::Off && !launched.is_empty() {
+            eprintln!("gate: CUDA kernels are not timed; what their launches do on the PTX executor is compared");
+        }
+        if on.speed != Action::Off && !timed.is_empty() {
             self.anew("again")?;
             let speed = self.anew("speed")?;
             self.all_times(&speed, 0.0)?;
@@ -136,7 +142,8 @@ impl<'a> Measure<'a> {
                 let offers = |entry: &&Entry| entry.offer.dtypes.iter().any(|dtypes| self.dtypes.contains(dtypes));
                 let chosen =
                     |entry: &&Entry| workload::on_rows(entry.operator) == rows && kernels.contains(entry.name.as_str());
-                let entries = self.entries.iter().filter(chosen).filter(offers);
+                let timed = |entry: &&Entry| entry.contender.device() == Device::Cpu;
+                let entries = self.entries.iter().filter(timed).filter(chosen).filter(offers);
                 let names: Vec<String> = entries.map(|entry| entry.name.clone()).collect();
                 if shapes.is_empty() || names.is_empty() {
                     continue;

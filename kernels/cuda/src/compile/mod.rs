@@ -1,0 +1,153 @@
+//! From a source to PTX.
+
+mod cache;
+mod locate;
+mod nvrtc;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::launch::Step;
+
+pub use cache::Cache;
+pub use locate::{Nvrtc, locate};
+
+/// What a source is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Language {
+    /// CUDA C++, compiled by NVRTC.
+    Cuda,
+    /// PTX: taken as it is.
+    Ptx,
+    /// Triton, in Python.
+    Triton,
+}
+
+impl Language {
+    /// The language of a file, by its name.
+    pub fn of(file: &Path) -> Option<Language> {
+        match file.extension()?.to_str()? {
+            "cu" => Some(Language::Cuda),
+            "ptx" => Some(Language::Ptx),
+            "py" => Some(Language::Triton),
+            _ => None,
+        }
+    }
+}
+
+/// What kernels are compiled from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The file's name.
+    pub name: String,
+    /// The file, where there is one.
+    pub path: Option<PathBuf>,
+    /// What it is written in.
+    pub language: Language,
+    /// The file.
+    pub text: String,
+    /// Further files, with the names that it includes them by.
+    pub include: Vec<(String, String)>,
+    /// Options for the compiler.
+    pub options: Vec<String>,
+    /// The architecture, such as `sm_90`.
+    pub arch: String,
+}
+
+/// The PTX of one launch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compiled {
+    /// The module.
+    pub ptx: String,
+    /// The kernel's name in it.
+    pub name: String,
+    /// Threads of a block, where the compiler decides them.
+    pub block: Option<[u32; 3]>,
+    /// Blocks of a cluster, where the compiler decides them.
+    pub cluster: Option<[u32; 3]>,
+    /// Bytes of dynamic shared memory, where the compiler decides them.
+    pub shared: Option<u32>,
+    /// The places of the arguments that are left, where the compiler makes constants of others.
+    pub arguments: Option<Vec<usize>>,
+    /// Null pointers that the compiler wants behind the arguments.
+    pub nulls: usize,
+}
+
+/// Why there is no PTX.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CompileError {
+    /// There is no NVRTC.
+    #[error(
+        "there is no NVRTC, which compiles CUDA C++ to PTX ({0}): run `cargo isonorm`, which fetches it, or `pip install \
+         nvidia-cuda-nvrtc==13.0.88 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85` and set ISONORM_NVRTC to the \
+         folder nvidia/cu13 that it makes"
+    )]
+    NoNvrtc(String),
+    /// NVRTC itself fails.
+    #[error("NVRTC fails in {call}: {reason}")]
+    Nvrtc {
+        /// The call.
+        call: &'static str,
+        /// What it says.
+        reason: String,
+    },
+    /// The compiler refuses the source.
+    #[error("{file} does not compile for `{entry}`:\n{log}")]
+    Refused {
+        /// The source.
+        file: String,
+        /// What was asked for.
+        entry: String,
+        /// What the compiler says.
+        log: String,
+    },
+    /// There is no compiler for the language here.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl Source {
+    /// The PTX of what a launch runs: from the cache if it is there. `aligned` says whether the tensors start at multiples of 16
+    /// bytes, which compilers that look at arguments may use.
+    ///
+    /// # Errors
+    /// If there is no compiler, or it refuses the source: with its log.
+    pub fn compile(&self, step: &Step, _aligned: bool, cache: &Cache) -> Result<Compiled, CompileError> {
+        match self.language {
+            Language::Ptx => Ok(Compiled::new(self.text.clone(), step.entry.clone())),
+            Language::Cuda => {
+                let nvrtc = locate()?;
+                let key = self.key(&nvrtc.version, &step.entry);
+                cache.get(&key, || nvrtc::compile(nvrtc, self, &step.entry))
+            }
+            Language::Triton => Err(CompileError::Unavailable("this version compiles no Triton yet".to_owned())),
+        }
+    }
+
+    /// What decides the PTX.
+    fn key(&self, compiler: &str, instance: &str) -> String {
+        let mut digest = Sha256::new();
+        let mut add = |text: &str| {
+            // With its length, so that two texts are not taken for one.
+            digest.update((text.len() as u64).to_le_bytes());
+            digest.update(text);
+        };
+        for text in [env!("CARGO_PKG_VERSION"), compiler, &self.arch, instance, &self.name, &self.text] {
+            add(text);
+        }
+        self.options.iter().for_each(|option| add(option));
+        add("");
+        self.include.iter().for_each(|(name, text)| [name, text].into_iter().for_each(|text| add(text)));
+        crate::library::hexadecimal(&digest.finalize())
+    }
+}
+
+impl Compiled {
+    /// A kernel of which the launch decides everything.
+    pub fn new(ptx: String, name: String) -> Self {
+        Compiled { ptx, name, block: None, cluster: None, shared: None, arguments: None, nulls: 0 }
+    }
+}
