@@ -96,6 +96,17 @@ fn bad_input_says_what_was_wrong_and_exits_with_2() {
 }
 
 #[test]
+fn where_there_is_no_gpu_that_is_said_and_what_to_do() {
+    if isonorm_cuda::driver::Gpu::open().is_ok() {
+        eprintln!("SKIPPED: this machine has a GPU");
+        return;
+    }
+    let output = isonorm(&["certify", "--device", "cuda", "--time", "1s"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("--device ptx"), "{}", text(&output.stderr));
+}
+
+#[test]
 fn a_strangers_library_is_certified_and_a_faulty_one_is_not() {
     let folder = tempfile::tempdir().expect("a folder");
     let certify = |library: &Path, out: &str| {
