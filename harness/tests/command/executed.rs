@@ -42,7 +42,7 @@ fn ptx_is_certified_and_a_planted_race_is_found_and_replayed() {
     assert!(kernel["cases"].as_u64().is_some_and(|cases| cases > 500), "{document:#}");
     let certificate = std::fs::read_to_string(out.join("certificates/planted.layer_norm.md")).expect("a certificate");
     for part in [
-        "| device | ptx |",
+        "| device | ptx: executed on the PTX executor, not on a GPU |",
         "Executed on the PTX executor",
         "| f32 | x | 1 | 1 | 0 | 0 | 0 | 0 |",
         "not asked: too large",
