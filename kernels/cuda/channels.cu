@@ -8,50 +8,55 @@
 #include "channels.cuh"
 
 // Mean and squares of every unit, from one reading of x.
-template <class T, Layout LAYOUT, int VEC> __global__ void __launch_bounds__(BLOCK)
+template <class T, Layout LAYOUT, int VEC> __global__ void __launch_bounds__(BLOCK, 2)
 unit_moments(const T* __restrict__ x, float* __restrict__ parts, long long n, long long s, int c, int tiles, int lanes) {
     const Sizes sizes{n, s, c, tiles, lanes};
     using Own = Tile<LAYOUT, VEC>;
     constexpr int CHANNELS = Own::CHANNELS;
     const Own own(sizes);
-    float values[Own::ITEMS][VEC];
-    own.each([&](int i, size_t at) { load(x + at, values[i]); });
-
-    float count = own.count(sizes);
+    float count = 0.f;
     Moments moments[CHANNELS];
     const auto add_up = [&](float(&sums)[CHANNELS]) {
         if constexpr (Own::PLANAR) sums[0] = warp_sum(sums[0]);
     };
-    float totals[CHANNELS] = {}, lost[CHANNELS] = {}, squares[CHANNELS] = {};
-    own.each([&](int i, size_t) {
+#pragma unroll 1
+    for (int chunk = 0; chunk < Own::CHUNKS; ++chunk) {
+        float values[Own::HELD][VEC];
+        own.each(chunk, [&](int i, size_t at) { load(x + at, values[i]); });
+        const float own_count = own.count(chunk);
+        float totals[CHANNELS] = {}, lost[CHANNELS] = {}, squares[CHANNELS] = {};
+        own.each(chunk, [&](int i, size_t) {
 #pragma unroll
-        for (int j = 0; j < VEC; ++j) totals[j % CHANNELS] += values[i][j];
-    });
-    add_up(totals);
+            for (int j = 0; j < VEC; ++j) totals[j % CHANNELS] += values[i][j];
+        });
+        add_up(totals);
 #pragma unroll
-    for (int j = 0; j < CHANNELS; ++j) moments[j].mean = totals[j] / count;
-    own.each([&](int i, size_t) {
+        for (int j = 0; j < CHANNELS; ++j) totals[j] /= own_count;
+        own.each(chunk, [&](int i, size_t) {
 #pragma unroll
-        for (int j = 0; j < VEC; ++j) {
-            const float e = values[i][j] - moments[j % CHANNELS].mean;
-            lost[j % CHANNELS] += e;
-            squares[j % CHANNELS] = fmaf(e, e, squares[j % CHANNELS]);
+            for (int j = 0; j < VEC; ++j) {
+                const float e = values[i][j] - totals[j % CHANNELS];
+                lost[j % CHANNELS] += e;
+                squares[j % CHANNELS] = fmaf(e, e, squares[j % CHANNELS]);
+            }
+        });
+        add_up(lost);
+        add_up(squares);
+        Moments more[CHANNELS];
+#pragma unroll
+        for (int j = 0; j < CHANNELS; ++j) {
+            more[j] = {totals[j], lost[j] / own_count};
+            more[j].squares = squares[j] - lost[j] * more[j].lost;
+            if (more[j].squares < 0.f) more[j].squares = 0.f;  // not fmaxf, which would turn NaN into 0
+            settle(more[j].mean, more[j].lost);
         }
-    });
-    add_up(lost);
-    add_up(squares);
-#pragma unroll
-    for (int j = 0; j < CHANNELS; ++j) {
-        moments[j].lost = lost[j] / count;
-        moments[j].squares = squares[j] - lost[j] * moments[j].lost;
-        if (moments[j].squares < 0.f) moments[j].squares = 0.f;  // not fmaxf, which would turn NaN into 0
-        settle(moments[j].mean, moments[j].lost);
+        merge(moments, count, more, own_count);
     }
     if constexpr (!Own::PLANAR) {
         // Threads with the same channels, in a tree.
         __shared__ Moments others[BLOCK][CHANNELS];
         __shared__ float counts[BLOCK];
-        for (int apart = BLOCK / 2; apart >= sizes.lanes; apart >>= 1) {
+        for (int apart = blockDim.x / 2; apart >= sizes.lanes; apart >>= 1) {
             const int t = threadIdx.x;
             if (t >= apart && t < 2 * apart) {
 #pragma unroll
@@ -59,14 +64,7 @@ unit_moments(const T* __restrict__ x, float* __restrict__ parts, long long n, lo
                 counts[t] = count;
             }
             __syncthreads();
-            if (t < apart) {
-                const float before = count;
-#pragma unroll
-                for (int j = 0; j < CHANNELS; ++j) {
-                    count = before;
-                    merge(moments[j], count, others[t + apart][j], counts[t + apart]);
-                }
-            }
+            if (t < apart) merge(moments, count, others[t + apart], counts[t + apart]);
         }
     }
     const bool stores = Own::PLANAR ? threadIdx.x % 32 == 0 : threadIdx.x < sizes.lanes;
@@ -85,22 +83,19 @@ set_moments(const float* __restrict__ parts, Statistic* __restrict__ statistics,
     const Units units(LAYOUT, Sizes{n, s, c, tiles}, Sets{of_sample, width});
     const long long set = blockIdx.x * static_cast<long long>(BLOCK / THREADS) + threadIdx.x / THREADS;
     const bool is_set = set < sets;
-    Moments moments;
+    Moments moments[1];
     float count = 0.f;
     if (is_set)
         units.each<THREADS>(set, [&](long long, long long t, size_t place) {
             const float* part = parts + 3 * place;
-            Moments other;
-            other.mean = part[0], other.lost = part[1], other.squares = part[2];
+            const Moments other[1] = {{part[0], part[1], part[2]}};
             merge(moments, count, other, static_cast<float>(min(static_cast<long long>(tile_size), s - t * tile_size)));
         });
     const auto merge_lanes = [&] {
 #pragma unroll
         for (int o = 16; o > 0; o >>= 1) {
-            Moments other;
-            other.mean = __shfl_down_sync(0xffffffffu, moments.mean, o);
-            other.lost = __shfl_down_sync(0xffffffffu, moments.lost, o);
-            other.squares = __shfl_down_sync(0xffffffffu, moments.squares, o);
+            const auto from = [&](float v) { return __shfl_down_sync(0xffffffffu, v, o); };
+            const Moments other[1] = {{from(moments[0].mean), from(moments[0].lost), from(moments[0].squares)}};
             const float other_count = __shfl_down_sync(0xffffffffu, count, o);
             if (threadIdx.x % 32 + o < 32) merge(moments, count, other, other_count);
         }
@@ -109,17 +104,17 @@ set_moments(const float* __restrict__ parts, Statistic* __restrict__ statistics,
     if constexpr (THREADS > 32) {
         __shared__ Moments warps[THREADS / 32];
         __shared__ float counts[THREADS / 32];
-        if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = moments, counts[threadIdx.x / 32] = count;
+        if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = moments[0], counts[threadIdx.x / 32] = count;
         __syncthreads();
         if (threadIdx.x >= 32) return;
         const bool has = threadIdx.x < THREADS / 32;
-        moments = has ? warps[threadIdx.x] : Moments();
+        moments[0] = has ? warps[threadIdx.x] : Moments();
         count = has ? counts[threadIdx.x] : 0.f;
         merge_lanes();
     }
     if (!is_set || threadIdx.x % THREADS != 0) return;
-    const float var = moments.squares / count;
-    statistics[set] = Statistic{moments.mean, moments.lost, rstd_of(var, eps), var};
+    const float var = moments[0].squares / count;
+    statistics[set] = Statistic{moments[0].mean, moments[0].lost, rstd_of(var, eps), var};
 }
 
 // new = old * (1 - factor) + mean over samples of the statistics * factor, with the unbiased variance; without values the old ones.
@@ -155,24 +150,27 @@ apply(const T* x, const Statistic* __restrict__ statistics, const float* __restr
     constexpr int CHANNELS = Own::CHANNELS;
     const Own own(sizes);
     if (!own.is_unit) return;
-    float values[Own::ITEMS][VEC];
-    own.each([&](int i, size_t at) { load(x + at, values[i]); });
     Line line[CHANNELS];
     float w[CHANNELS], b[CHANNELS];
 #pragma unroll
     for (int j = 0; j < CHANNELS; ++j) line[j] = Line(statistics, sets, running_mean, running_var, eps, own.n, own.c + j);
     if (weight) load(weight + own.c, w);
     if (bias) load(bias + own.c, b);
-    own.each([&](int i, size_t at) {
+#pragma unroll 1
+    for (int chunk = 0; chunk < Own::CHUNKS; ++chunk) {
+        float values[Own::HELD][VEC];
+        own.each(chunk, [&](int i, size_t at) { load(x + at, values[i]); });
+        own.each(chunk, [&](int i, size_t at) {
 #pragma unroll
-        for (int j = 0; j < VEC; ++j) {
-            float v = line[j % CHANNELS](values[i][j]);
-            if (weight) v *= w[j % CHANNELS];
-            if (bias) v += b[j % CHANNELS];
-            values[i][j] = v;
-        }
-        store(y + at, values[i]);
-    });
+            for (int j = 0; j < VEC; ++j) {
+                float v = line[j % CHANNELS](values[i][j]);
+                if (weight) v *= w[j % CHANNELS];
+                if (bias) v += b[j % CHANNELS];
+                values[i][j] = v;
+            }
+            store(y + at, values[i]);
+        });
+    }
 }
 
 // Sums of dy and of dy * x_hat of every unit.
@@ -190,7 +188,7 @@ unit_products(const T* __restrict__ dy, const T* __restrict__ x, const Statistic
 #pragma unroll
         for (int j = 0; j < CHANNELS; ++j) line[j] = Line(statistics, sets, running_mean, running_var, eps, own.n, own.c + j);
     float2 sums[CHANNELS] = {};
-    own.each([&](int, size_t at) {
+    const auto add = [&](int, size_t at) {
         float values[VEC], gradients[VEC];
         load(x + at, values);
         load(dy + at, gradients);
@@ -200,12 +198,14 @@ unit_products(const T* __restrict__ dy, const T* __restrict__ x, const Statistic
             sum.x += gradients[j];
             sum.y = fmaf(gradients[j], line[j % CHANNELS](values[j]), sum.y);
         }
-    });
+    };
+#pragma unroll 1
+    for (int chunk = 0; chunk < Own::CHUNKS; ++chunk) own.each(chunk, add);
     if constexpr (Own::PLANAR) {
         sums[0] = make_float2(warp_sum(sums[0].x), warp_sum(sums[0].y));
     } else {
         __shared__ float2 others[BLOCK][CHANNELS];
-        for (int apart = BLOCK / 2; apart >= sizes.lanes; apart >>= 1) {
+        for (int apart = blockDim.x / 2; apart >= sizes.lanes; apart >>= 1) {
             const int t = threadIdx.x;
             if (t >= apart && t < 2 * apart)
 #pragma unroll
@@ -289,7 +289,7 @@ gradient(const T* __restrict__ dy, const T* __restrict__ x, const Statistic* __r
         if (statistics) mean[j] = means[sets.of(own.n, own.c + j)];
     }
     if (weight) load(weight + own.c, w);
-    own.each([&](int, size_t at) {
+    const auto map = [&](int, size_t at) {
         float values[VEC], gradients[VEC];
         load(dy + at, gradients);
         if (statistics) load(x + at, values);
@@ -302,5 +302,7 @@ gradient(const T* __restrict__ dy, const T* __restrict__ x, const Statistic* __r
             gradients[j] = g * own_line.rstd;
         }
         store(dx + at, gradients);
-    });
+    };
+#pragma unroll 1
+    for (int chunk = 0; chunk < Own::CHUNKS; ++chunk) own.each(chunk, map);
 }

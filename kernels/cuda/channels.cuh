@@ -10,6 +10,7 @@
 // interleaved: channels of a position are, n * S * C + s * C + c. A block takes `lanes` * VEC channels of a tile of positions.
 enum class Layout { planar, interleaved };
 
+// Threads of a block, at most: fewer over interleaved data of few positions.
 constexpr int BLOCK = 256;
 
 // Sizes of a call. For a batch's statistics over interleaved data n is 1 and s all positions of the batch.
@@ -20,13 +21,15 @@ struct Sizes {
     int lanes;  // interleaved: threads of a row of channels, a power of two
 };
 
-// What a thread takes: up to ITEMS accesses of VEC elements, of one channel (planar) or of VEC channels (interleaved).
+// What a thread takes: up to CHUNKS times HELD accesses of VEC elements, of one channel (planar) or of VEC channels (interleaved).
+// Those of a chunk are held in registers at once.
 template <Layout LAYOUT, int VEC> struct Tile {
     enum {
         PLANAR = LAYOUT == Layout::planar,
         CHANNELS = PLANAR ? 1 : VEC,
-        ITEMS = VEC == 1 ? 16 : (PLANAR ? 16 : 64) / VEC,
-        SIZE = ITEMS * VEC * 32  // planar: positions of a tile
+        CHUNKS = PLANAR || VEC == 1 ? 1 : 2,
+        HELD = (PLANAR || VEC == 1 ? 16 : 32) / VEC,
+        SIZE = HELD * VEC * 32  // planar: positions of a tile
     };
 
     long long n, tile;
@@ -52,7 +55,7 @@ template <Layout LAYOUT, int VEC> struct Tile {
             c = (static_cast<int>(blockIdx.x % columns) * sizes.lanes + threadIdx.x % sizes.lanes) * VEC;
             tile = rest % sizes.tiles, n = rest / sizes.tiles;
             is_unit = c < sizes.c;
-            step = BLOCK / sizes.lanes;
+            step = blockDim.x / sizes.lanes;
             first = tile * rows(sizes) + threadIdx.x / sizes.lanes;
             end = is_unit ? min(sizes.s, (tile + 1) * rows(sizes)) : 0;
             start = static_cast<size_t>(n) * sizes.s * sizes.c + c, stride = sizes.c;
@@ -60,19 +63,21 @@ template <Layout LAYOUT, int VEC> struct Tile {
     }
 
     // Interleaved: positions of a tile.
-    __device__ static __forceinline__ long long rows(const Sizes& sizes) { return ITEMS * (BLOCK / sizes.lanes); }
+    __device__ static __forceinline__ long long rows(const Sizes& sizes) { return CHUNKS * HELD * (blockDim.x / sizes.lanes); }
 
-    // Calls `body(i, offset)` for this thread's accesses.
-    template <class Body> __device__ __forceinline__ void each(Body body) const {
+    // Calls `body(i, offset)` for this thread's accesses of a chunk.
+    template <class Body> __device__ __forceinline__ void each(int chunk, Body body) const {
+        const long long from = first + chunk * HELD * step;
 #pragma unroll
-        for (int i = 0; i < ITEMS; ++i)
-            if (first + i * step < end) body(i, start + (first + i * step) * stride);
+        for (int i = 0; i < HELD; ++i)
+            if (from + i * step < end) body(i, start + (from + i * step) * stride);
     }
 
-    // Positions of this thread (interleaved) or of its unit (planar).
-    __device__ __forceinline__ float count(const Sizes& sizes) const {
+    // Positions of a chunk, of this thread (interleaved) or of its unit (planar).
+    __device__ __forceinline__ float count(int chunk) const {
         if (PLANAR) return end - tile * SIZE;
-        return end <= first ? 0 : (end - first + step - 1) / step;
+        const long long from = first + chunk * HELD * step;
+        return end <= from ? 0 : min(static_cast<long long>(HELD), (end - from + step - 1) / step);
     }
 
     // Where the sums of the unit of channel c + j stand.
@@ -96,23 +101,26 @@ __device__ __forceinline__ void settle(float& mean, float& lost) {
     mean = is_finite ? sum : mean;
 }
 
-// The moments of two parts together (Chan, Golub, LeVeque 1979).
-__device__ __forceinline__ void merge(Moments& a, float& a_count, const Moments& b, float b_count) {
+// The moments of two parts together (Chan, Golub, LeVeque 1979), of N channels.
+template <int N>
+__device__ __forceinline__ void merge(Moments (&a)[N], float& a_count, const Moments (&b)[N], float b_count) {
     if (b_count == 0.f) return;
-    if (a_count == 0.f) {
-        a = b, a_count = b_count;
-        return;
+    const float count = a_count + b_count, share = b_count / count, weight = a_count * share;
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+        const float delta = (b[j].mean - a[j].mean) + (b[j].lost - a[j].lost);
+        if (a_count == 0.f) {
+            a[j] = b[j];
+        } else if (isfinite(delta)) {
+            a[j].lost += delta * share;
+            settle(a[j].mean, a[j].lost);
+            a[j].squares += fmaf(delta * delta, weight, b[j].squares);
+        } else {
+            a[j].mean += b[j].mean;  // infinities, as in a plain sum
+            a[j].squares = delta - delta;
+        }
     }
-    const float count = a_count + b_count, share = b_count / count;
-    const float delta = (b.mean - a.mean) + (b.lost - a.lost);
-    a.squares += b.squares + delta * delta * (a_count * share);
     a_count = count;
-    if (isfinite(delta)) {
-        a.lost += delta * share;
-        settle(a.mean, a.lost);
-    } else {
-        a.mean += b.mean;  // infinities, as in a plain sum
-    }
 }
 
 // What a set is normalized with.

@@ -64,7 +64,7 @@ rows_forward(const T* x, const T* residual, const W* __restrict__ weight, const 
 // stored as rows of weight_parts and bias_parts [blocks * slots, d], where a block has a slot for each warp that has rows of its
 // own; `reduce_parts` adds them. `wants` says which are wanted: 1 for weight_parts, 2 for bias_parts.
 template <class T, class W, Norm NORM, Residual RESIDUAL, int VEC, int ITEMS, int THREADS, int CLUSTER>
-__global__ void __launch_bounds__(THREADS * ROWS<THREADS>)
+__global__ void __launch_bounds__(THREADS * ROWS<THREADS>, 1)
 rows_backward(const T* dy, const T* dresidual_out, const T* x, const T* residual, const W* __restrict__ weight, T* dx,
               T* dresidual, float* weight_parts, float* bias_parts, int wants, long long rows, int d, int k, float eps) {
     __shared__ typename Sums<THREADS, CLUSTER>::Shared slots;

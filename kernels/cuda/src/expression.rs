@@ -94,6 +94,12 @@ impl Expression {
         ENVIRONMENT.template_from_str(&self.text).map(|_| ()).map_err(|error| self.told(&error, &Scope::new(), []))
     }
 
+    /// The names in it, those of functions left out; none if it cannot be read.
+    pub fn names(&self) -> Vec<String> {
+        let names = ENVIRONMENT.compile_expression(&self.text).map(|expression| expression.undeclared_variables(false));
+        names.unwrap_or_default().into_iter().filter(|name| !is_function(name)).collect()
+    }
+
     /// Its value.
     ///
     /// # Errors

@@ -219,6 +219,7 @@ impl Kernel {
             }
         }
         let mut scope = scope(call);
+        scope.insert("direction".to_owned(), Value::from(self.info.direction.to_string()));
         for (name, expression) in &self.values {
             if scope.contains_key(name) {
                 return Err(PlanError::Names(format!("`let.{name}` takes a name that means something else already")));

@@ -96,7 +96,8 @@ macro_rules! files {
 }
 
 /// The manifests that are built in, and what they name.
-static BUILT_IN: &[(&str, &str)] = files!["backward.cu", "forward.cu", "norm.cuh", "rms_norm.toml"];
+static BUILT_IN: &[(&str, &str)] =
+    files!["channels.cu", "channels.cuh", "channels.toml", "norm.cuh", "rows.cu", "rows.cuh", "rows.toml"];
 
 impl Library {
     /// Reads a manifest, or a source with the manifest beside it that has the same stem, and everything that it names.

@@ -112,10 +112,11 @@ impl Manifest {
     pub fn parse(text: &str) -> Result<Manifest, ManifestError> {
         let file: File = toml::from_str(text).map_err(|error| ManifestError::Toml(error.to_string()))?;
         let lines = Lines(text);
+        let shared = lines.table("let", file.values)?;
         let mut kernels: Vec<Kernel> = Vec::new();
         for kernel in file.kernel {
             let line = lines.of(&kernel.name);
-            let kernel = lines.kernel(kernel)?;
+            let kernel = lines.kernel(kernel, &shared)?;
             if kernels.iter().any(|other| other.info.name == kernel.info.name) {
                 return Err(lines.at(line, format!("there are two kernels `{}`", kernel.info.name)));
             }
@@ -135,6 +136,8 @@ struct File {
     #[serde(default)]
     options: Vec<String>,
     arch: Option<String>,
+    #[serde(default, rename = "let")]
+    values: InOrder<Written>,
     kernel: Vec<KernelFile>,
 }
 
@@ -328,7 +331,30 @@ impl Lines<'_> {
         table.0.into_iter().map(entry).collect()
     }
 
-    fn kernel(&self, file: KernelFile) -> Result<Kernel, ManifestError> {
+    /// The values of a kernel and those of the file that it has none of its own for, each after those that it names.
+    fn values(
+        &self,
+        mut own: Vec<(String, Expression)>,
+        shared: &[(String, Expression)],
+    ) -> Result<Vec<(String, Expression)>, ManifestError> {
+        let missing = |(name, _): &&(String, Expression)| !own.iter().any(|(other, _)| other == name);
+        let more: Vec<_> = shared.iter().filter(missing).cloned().collect();
+        own.extend(more);
+        let mut waiting: Vec<_> = own.into_iter().map(|(name, value)| (value.names(), name, value)).collect();
+        let mut values = Vec::new();
+        while let Some((_, _, first)) = waiting.first() {
+            let is_waiting = |name: &String| waiting.iter().any(|(_, other, _)| other == name);
+            let Some(next) = waiting.iter().position(|(names, ..)| !names.iter().any(is_waiting)) else {
+                let names: Vec<String> = waiting.iter().map(|(_, name, _)| format!("`let.{name}`")).collect();
+                return Err(self.at(first.line, format!("{} need each other", names.join(", "))));
+            };
+            let (_, name, value) = waiting.remove(next);
+            values.push((name, value));
+        }
+        Ok(values)
+    }
+
+    fn kernel(&self, file: KernelFile, shared: &[(String, Expression)]) -> Result<Kernel, ManifestError> {
         let line = self.of(&file.name);
         let name = file.name.into_inner();
         let allowed = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
@@ -391,7 +417,7 @@ impl Lines<'_> {
         Ok(Kernel {
             sizes: file.sizes.0.into_iter().map(sizes).collect::<Result<_, _>>()?,
             requires: file.requires.into_iter().map(requirement).collect::<Result<_, _>>()?,
-            values: self.table("let", file.values)?,
+            values: self.values(self.table("let", file.values)?, shared)?,
             launches: file.launch.into_iter().map(launch).collect::<Result<_, _>>()?,
             scratch,
             info,
