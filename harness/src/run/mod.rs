@@ -9,7 +9,6 @@ mod conduct;
 mod examine;
 mod executed;
 mod float_environment;
-mod hardware;
 mod in_process;
 mod memory;
 mod plugin;
@@ -29,8 +28,7 @@ use isonorm_ptx::Counters;
 use crate::generate::Sizes;
 
 pub use conduct::{Conduct, Difference, Place};
-pub use executed::Executed;
-pub use hardware::OnGpu;
+pub use executed::{Executed, OnGpu};
 pub use in_process::InProcess;
 pub(crate) use plugin::worker;
 pub use plugin::{Limits, Plugin};

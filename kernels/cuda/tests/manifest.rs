@@ -134,6 +134,25 @@ fn what_is_wrong_is_said_with_its_line_and_key() {
     assert!(error.contains("two kernels `mine.norm`"), "{error}");
 }
 
+/// Kernels take the values of the file that they have none of their own for, whatever the order.
+#[test]
+fn values_are_shared_and_can_stand_in_any_order() {
+    let shared =
+        "[let]\nwarps = \"2 * vec if direction == 'forward' else vec\"\nmore = \"4 * warps\"\nvec = 1\n\n[[kernel]]";
+    let text = WHOLE.replacen("[[kernel]]", shared, 1).replace("4 * (warps + 1)", "more").replacen(
+        "warps = \"min",
+        "w = \"min",
+        1,
+    );
+    let manifest = Manifest::parse(&text).unwrap_or_else(|error| panic!("{error}"));
+    // The kernel's own `vec` is 8.
+    assert_eq!(manifest.kernels[0].plan(&call(3, 24, true)).expect("a plan").steps[0].shared, Some(64));
+    let error = Manifest::parse(&text.replacen("vec = 1", "vec = 1\na = \"b + 1\"\nb = \"2 * a\"", 1))
+        .map(|_| ())
+        .expect_err("a cycle");
+    assert!(error.to_string().contains("`let.a`, `let.b` need each other"), "{error}");
+}
+
 #[test]
 fn what_has_no_value_in_a_call_is_said_with_its_values() {
     let cases = [
@@ -151,7 +170,7 @@ fn what_has_no_value_in_a_call_is_said_with_its_values() {
         ("\"x\", ", "\"gamma\", ", &["`gamma`", "x, weight, y"]),
         ("\"4 * (warps + 1)\"", "\"cdiv(4, r - 3)\"", &["`shared`", "cdiv(4, 0)", "r = 3"]),
         ("{{ param }}", "{{ parm }}", &["`entry`", "there is no `parm`"]),
-        ("vec = ", "d = ", &["`let.d`", "already"]),
+        ("vec = ", "r = ", &["`let.r`", "already"]),
     ];
     for (right, wrong, mentions) in cases {
         assert!(WHOLE.contains(right), "{right}");

@@ -75,6 +75,33 @@ pub struct Compiled {
     pub nulls: usize,
 }
 
+/// What a kernel takes of a multiprocessor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resources {
+    /// Registers of a thread.
+    pub registers: u32,
+    /// Bytes of a thread's own memory.
+    pub stack: u32,
+    /// Bytes that a thread stores to it, or loads, because registers do not suffice: the more of the two.
+    pub spills: u32,
+}
+
+impl Resources {
+    /// What a report of the assembler says.
+    fn of(report: &str) -> Option<Self> {
+        let words: Vec<&str> = report.split_whitespace().collect();
+        let before = |after: &[&str]| {
+            let found = words.windows(after.len() + 1).filter(|words| words[1..] == *after);
+            found.filter_map(|words| words[0].parse::<u32>().ok()).max()
+        };
+        Some(Resources {
+            registers: before(&["registers,"]).or_else(|| before(&["registers"]))?,
+            stack: before(&["bytes", "stack", "frame,"])?,
+            spills: before(&["bytes", "spill", "stores,"])?.max(before(&["bytes", "spill", "loads"])?),
+        })
+    }
+}
+
 /// Why there is no PTX.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -125,6 +152,22 @@ impl Source {
             }
             Language::Triton => Err(CompileError::Unavailable("this version compiles no Triton yet".to_owned())),
         }
+    }
+
+    /// What the assembler makes of an instantiation for the source's architecture.
+    ///
+    /// # Errors
+    /// If the source is no CUDA C++, or there is no NVRTC, or it refuses the source or says nothing of registers.
+    pub fn resources(&self, entry: &str) -> Result<Resources, CompileError> {
+        if self.language != Language::Cuda {
+            return Err(CompileError::Unavailable(format!("{} is no CUDA C++, which alone is assembled", self.name)));
+        }
+        let report = nvrtc::report(locate()?, self, entry)?;
+        Resources::of(&report).ok_or(CompileError::Refused {
+            file: self.name.clone(),
+            entry: entry.to_owned(),
+            log: report,
+        })
     }
 
     /// What decides the PTX.

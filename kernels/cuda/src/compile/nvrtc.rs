@@ -68,8 +68,8 @@ fn check(call: &'static str, status: sys::nvrtcResult) -> Result<(), CompileErro
     status.result().map_err(|error| CompileError::Nvrtc { call, reason: error.to_string() })
 }
 
-/// A program of NVRTC, destroyed in the end.
-struct Program(sys::nvrtcProgram);
+/// A program of NVRTC, destroyed in the end, and what of it is wanted.
+struct Program(sys::nvrtcProgram, CString);
 
 impl Drop for Program {
     fn drop(&mut self) {
@@ -80,6 +80,34 @@ impl Drop for Program {
 
 /// Compiles one instantiation to PTX, with lines of the source.
 pub(super) fn compile(nvrtc: &Nvrtc, source: &Source, entry: &str) -> Result<Compiled, CompileError> {
+    // PTX is all that is wanted: a virtual architecture saves the assembler.
+    let virtual_one = source.arch.replace("sm_", "compute_");
+    let program = program(nvrtc, source, entry, &virtual_one, "--generate-line-info")?;
+    let mut lowered = ptr::null();
+    // SAFETY: the program exists and was compiled with this name expression.
+    let status = unsafe { sys::nvrtcGetLoweredName(program.0, program.1.as_ptr(), &mut lowered) };
+    check("nvrtcGetLoweredName", status)?;
+    // SAFETY: NVRTC gives NUL-terminated text that lives as long as the program.
+    let lowered = unsafe { CStr::from_ptr(lowered) }.to_string_lossy().into_owned();
+    // SAFETY: the program exists and was compiled.
+    let ptx = unsafe { result::get_ptx(program.0) };
+    let ptx = ptx.map_err(|error| CompileError::Nvrtc { call: "nvrtcGetPTX", reason: error.to_string() })?;
+    Ok(Compiled::new(without_folders(&characters(&ptx)), lowered))
+}
+
+/// What the assembler says of one instantiation: registers and spills.
+pub(super) fn report(nvrtc: &Nvrtc, source: &Source, entry: &str) -> Result<String, CompileError> {
+    let program = program(nvrtc, source, entry, &source.arch, "--ptxas-options=-v")?;
+    Ok(log(&program))
+}
+
+fn log(program: &Program) -> String {
+    // SAFETY: the program exists.
+    unsafe { result::get_program_log(program.0) }.map(|log| characters(&log)).unwrap_or_default()
+}
+
+/// A program, compiled.
+fn program(nvrtc: &Nvrtc, source: &Source, entry: &str, arch: &str, option: &str) -> Result<Program, CompileError> {
     let text = |what: &str, text: &str| {
         let refused = |_| CompileError::Unavailable(format!("{what} has a NUL byte: {}", source.name));
         CString::new(text).map_err(refused)
@@ -105,16 +133,11 @@ pub(super) fn compile(nvrtc: &Nvrtc, source: &Source, entry: &str) -> Result<Com
         )
     };
     check("nvrtcCreateProgram", created)?;
-    let program = Program(program);
+    let program = Program(program, expression);
     // SAFETY: the program exists and the text outlives it.
-    check("nvrtcAddNameExpression", unsafe { sys::nvrtcAddNameExpression(program.0, expression.as_ptr()) })?;
+    check("nvrtcAddNameExpression", unsafe { sys::nvrtcAddNameExpression(program.0, program.1.as_ptr()) })?;
 
-    let mut options = vec![
-        "--std=c++17".to_owned(),
-        // PTX is all that is wanted: a virtual architecture saves the assembler.
-        format!("--gpu-architecture={}", source.arch.replace("sm_", "compute_")),
-        "--generate-line-info".to_owned(),
-    ];
+    let mut options = vec!["--std=c++17".to_owned(), format!("--gpu-architecture={arch}"), option.to_owned()];
     options.extend(nvrtc.include.iter().map(|folder| format!("--include-path={}", folder.display())));
     options.extend(source.options.iter().cloned());
     for option in &options {
@@ -123,20 +146,11 @@ pub(super) fn compile(nvrtc: &Nvrtc, source: &Source, entry: &str) -> Result<Com
     }
     // SAFETY: the program exists.
     if let Err(error) = unsafe { result::compile_program(program.0, &options) } {
-        // SAFETY: the program exists.
-        let log = unsafe { result::get_program_log(program.0) }.map(|log| characters(&log)).unwrap_or_default();
+        let log = log(&program);
         let log = if log.trim().is_empty() { error.to_string() } else { log };
         return Err(CompileError::Refused { file: source.name.clone(), entry: entry.to_owned(), log });
     }
-    let mut lowered = ptr::null();
-    // SAFETY: the program exists and was compiled with this name expression.
-    check("nvrtcGetLoweredName", unsafe { sys::nvrtcGetLoweredName(program.0, expression.as_ptr(), &mut lowered) })?;
-    // SAFETY: NVRTC gives NUL-terminated text that lives as long as the program.
-    let lowered = unsafe { CStr::from_ptr(lowered) }.to_string_lossy().into_owned();
-    // SAFETY: the program exists and was compiled.
-    let ptx = unsafe { result::get_ptx(program.0) };
-    let ptx = ptx.map_err(|error| CompileError::Nvrtc { call: "nvrtcGetPTX", reason: error.to_string() })?;
-    Ok(Compiled::new(without_folders(&characters(&ptx)), lowered))
+    Ok(program)
 }
 
 /// Text up to its NUL.

@@ -12,10 +12,11 @@ use isonorm_cuda::driver::{Extent, Function, Gpu, GpuError, Memory};
 use isonorm_cuda::launch::{Given, Plan};
 use isonorm_kernels::abi::{DtypeSet, KernelInfo};
 
-use super::conduct;
-use super::examine::{self, Calls, Poison, Room, Scene, Slot, Spacing};
-use super::executed::{Built, Executed, left};
-use super::{Contender, Crash, Device, Origin, Outcome, Request, RunError, Runner, TensorArg};
+use super::Executed;
+use super::modules::{Built, left};
+use crate::run::conduct;
+use crate::run::examine::{self, Calls, Poison, Room, Scene, Slot, Spacing};
+use crate::run::{Contender, Crash, Device, Origin, Outcome, Request, RunError, Runner, TensorArg};
 
 /// Allocations of a GPU are aligned so.
 const ALIGNMENT: usize = 256;

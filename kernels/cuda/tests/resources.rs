@@ -1,0 +1,164 @@
+//! What the assembler makes of the built-in kernels: no spills, no more registers than their blocks allow, on every architecture.
+
+use std::collections::BTreeMap;
+
+use isonorm_cuda::Library;
+use isonorm_cuda::compile::{CompileError, Resources, locate};
+use isonorm_cuda::launch::Call;
+use isonorm_kernels::abi::{Dtype, Value};
+
+/// Sizes that reach every instantiation: a multiple of every access and one of none, for every way to divide rows among threads.
+const ROW_LENGTHS: [usize; 20] = [
+    64, 63, 256, 255, 512, 511, 1024, 1023, 4096, 4095, 8192, 8191, 16_384, 16_383, 32_768, 32_767, 131_072, 131_071,
+    262_144, 262_143,
+];
+/// Channels and positions, likewise.
+const CHANNELS: [(usize, usize); 3] = [(64, 64), (63, 63), (64, 1 << 16)];
+
+/// Every tensor of every operator.
+const TENSORS: [&str; 20] = [
+    "x",
+    "residual",
+    "weight",
+    "bias",
+    "running_mean",
+    "running_var",
+    "y",
+    "residual_out",
+    "new_running_mean",
+    "new_running_var",
+    "dy",
+    "dresidual_out",
+    "dx",
+    "dresidual",
+    "dweight",
+    "dbias",
+    "gamma",
+    "beta",
+    "mean",
+    "rstd",
+];
+
+/// The calls of an operator that lead to all its launches, for one pair of element types.
+fn calls(operator: &str, dtypes: isonorm_kernels::abi::DtypeSet) -> Vec<Call> {
+    let name = |(name, size): (&str, usize)| (name.to_owned(), size);
+    let sizes: Vec<Vec<(String, usize)>> = match operator {
+        "batch_norm" | "batch_norm_inference" | "instance_norm" => {
+            CHANNELS.map(|(c, s)| [("n", 2), ("c", c), ("s", s)].map(name).into()).into()
+        }
+        "group_norm" => CHANNELS.map(|(c, s)| [("n", 2), ("g", 1), ("k", c), ("s", s)].map(name).into()).into(),
+        _ => ROW_LENGTHS.map(|d| [("r", 3), ("d", d), ("k", d)].map(name).into()).into(),
+    };
+    let words = |words: &[&str]| words.iter().map(|word| Value::Text((*word).to_owned())).collect::<Vec<Value>>();
+    let (casts, sums) = match operator {
+        "rms_norm" => (words(&["none", "llama", "gemma"]), words(&["rounded"])),
+        "add_layer_norm" | "add_rms_norm" => (words(&["none"]), words(&["rounded", "unrounded"])),
+        _ => (words(&["none"]), words(&["rounded"])),
+    };
+    let mut calls = Vec::new();
+    for sizes in &sizes {
+        for (cast, sum) in casts.iter().flat_map(|cast| sums.iter().map(move |sum| (cast, sum))) {
+            for channels_last in [false, true] {
+                let attributes = [
+                    ("eps", Some(Value::Real(1e-5))),
+                    ("momentum", Some(Value::Real(0.1))),
+                    ("num_batches_tracked", None),
+                    ("cast", Some(cast.clone())),
+                    ("sum", Some(sum.clone())),
+                ];
+                calls.push(Call {
+                    sizes: sizes.clone(),
+                    attributes: attributes.map(|(name, value)| (name.to_owned(), value)).into(),
+                    dtypes,
+                    tensors: TENSORS.map(|name| (name.to_owned(), Some(Dtype::F32))).into(),
+                    channels_last,
+                    sms: 132,
+                });
+            }
+        }
+    }
+    calls
+}
+
+/// Every instantiation that the built-in manifests name, with the most threads of a block and whether blocks form clusters.
+fn instantiations(library: &Library) -> BTreeMap<String, (u32, bool)> {
+    let mut entries = BTreeMap::new();
+    for kernel in &library.kernels {
+        for call in kernel.info.dtypes.iter().flat_map(|dtypes| calls(&kernel.info.operator, *dtypes)) {
+            let plan = kernel.plan(&call).unwrap_or_else(|error| panic!("{}: {error}", kernel.info.name));
+            for step in plan.steps {
+                let threads = step.block.expect("a size").iter().product::<u32>();
+                let entry: &mut (u32, bool) = entries.entry(step.entry).or_default();
+                *entry = (entry.0.max(threads), step.cluster.is_some_and(|cluster| cluster != [1; 3]));
+            }
+        }
+    }
+    entries
+}
+
+/// The resources of all instantiations that `wanted` picks, with those that break a rule.
+fn judge(arch: &str, wanted: impl Fn(usize) -> bool) {
+    if let Err(error @ CompileError::NoNvrtc(_)) = locate() {
+        println!("skipped: {error}");
+        return;
+    }
+    let mut wrong = Vec::new();
+    for mut library in Library::built_in().unwrap_or_else(|error| panic!("{error}")) {
+        library.source.arch = arch.to_owned();
+        // Clusters came with sm_90.
+        let all = instantiations(&library).into_iter().filter(|(_, (_, clusters))| !clusters || arch != "sm_80");
+        let all: Vec<_> = all.enumerate().filter(|(i, _)| wanted(*i)).map(|(_, of)| of).collect();
+        let mut most = BTreeMap::<String, (Resources, String)>::new();
+        for (entry, (threads, _)) in &all {
+            let found = library.source.resources(entry).unwrap_or_else(|error| panic!("{arch}: {error}"));
+            // A multiprocessor has 65 536 registers, given to warps by 8 for each thread.
+            if found.spills > 0 || found.stack > 0 || found.registers.next_multiple_of(8) * threads > 65_536 {
+                wrong.push(format!("{arch} {entry}: {found:?} with {threads} threads"));
+            }
+            let kernel = entry.split('<').next().unwrap_or_default().to_owned();
+            let of_kernel = most.entry(kernel).or_insert((found, entry.clone()));
+            if found.registers > of_kernel.0.registers {
+                *of_kernel = (found, entry.clone());
+            }
+        }
+        println!("{arch} {}: {} instantiations; with the most registers:", library.name, all.len());
+        most.values().for_each(|(found, entry)| println!("  {:3} {entry}", found.registers));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A part of them, a different one for each architecture; all together take some minutes.
+#[test]
+fn no_kernel_spills() {
+    judge("sm_90", |i| i % 20 == 0);
+    judge("sm_80", |i| i % 40 == 7);
+    judge("sm_100", |i| i % 40 == 13);
+}
+
+#[test]
+#[ignore = "some minutes"]
+fn no_kernel_spills_at_all() {
+    for arch in ["sm_80", "sm_90", "sm_100"] {
+        judge(arch, |_| true);
+    }
+}
+
+#[test]
+fn spills_are_seen() {
+    if let Err(error @ CompileError::NoNvrtc(_)) = locate() {
+        println!("skipped: {error}");
+        return;
+    }
+    let mut library = Library::built_in().unwrap_or_else(|error| panic!("{error}")).remove(0);
+    library.source.text = "__global__ void __launch_bounds__(1024) wide(float* x) {
+        float v[128];
+        #pragma unroll
+        for (int i = 0; i < 128; ++i) v[i] = x[i];
+        __syncthreads();
+        #pragma unroll
+        for (int i = 0; i < 128; ++i) x[i] = v[127 - i];
+    }"
+    .to_owned();
+    let found = library.source.resources("wide").unwrap_or_else(|error| panic!("{error}"));
+    assert!(found.registers == 64 && found.spills > 0, "{found:?}");
+}
