@@ -44,10 +44,8 @@ def layer_norm_backward(dy, x, weight, dx, weight_partials, bias_partials, r, d,
         weight_share += g * xhat
         bias_share += g
     at = tl.program_id(0).to(tl.int64) * d + columns
-    if weight_partials is not None:
-        tl.store(weight_partials + at, weight_share, mask=mask)
-    if bias_partials is not None:
-        tl.store(bias_partials + at, bias_share, mask=mask)
+    tl.store(weight_partials + at, weight_share, mask=mask)
+    tl.store(bias_partials + at, bias_share, mask=mask)
 
 
 @triton.jit

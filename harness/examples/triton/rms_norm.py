@@ -37,8 +37,7 @@ def rms_norm_backward(dy, x, weight, dx, partials, r, d, eps, BLOCK: tl.constexp
         out = rrms * (t - xhat * (tl.sum(t * xhat, axis=0) / d))
         tl.store(dx + start + columns, out.to(dx.dtype.element_ty), mask=mask)
         share += g * xhat
-    if partials is not None:
-        tl.store(partials + tl.program_id(0).to(tl.int64) * d + columns, share, mask=mask)
+    tl.store(partials + tl.program_id(0).to(tl.int64) * d + columns, share, mask=mask)
 
 
 @triton.jit

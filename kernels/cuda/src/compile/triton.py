@@ -1,7 +1,7 @@
 """Compiles Triton functions to PTX for a GPU that need not be there, one request a line, until its input ends.
 
-A request: {"file", "kernel", "arch": 90, "arguments": [...], "constants": {name: value}, "options": {"num_warps": 4}}, where
-the arguments, in the order of the function's parameters that are no constants, are each
+A request: {"file", "kernel", "arch": 90, "arguments": [...], "constants": {name: literal}, "options": {"num_warps": 4}}, where
+constants are Python literals (a text that begins with `tl.` is what Triton has under this name) and the arguments, in the order of the function's parameters that are no constants, are each
 
     {"type": "*bf16", "aligned": true}              a pointer, and whether it is a multiple of 16 bytes
     {"type": "i32", "one": false, "aligned": true}  an integer, and whether it is 1 or a multiple of 16
@@ -11,10 +11,12 @@ the arguments, in the order of the function's parameters that are no constants, 
 Triton's own launcher specializes a function on the same properties, so that what is compiled is what it would launch.
 The answer has the PTX, the entry's name, the threads of a block, bytes of shared memory, which arguments are left as
 parameters of the entry (None and integers that are 1 became constants), and how many scratch pointers follow them; or
-{"error": why not}. The first line that is written greets with {"triton": version}, or {"error"}. Triton caches what it
+{"error": why not}. The first line that is written greets with
+{"triton": version, "python": its path}, or {"error"}. Triton caches what it
 compiled on disk, by the source of everything that a function uses.
 """
 
+import ast
 import importlib.util
 import json
 import os
@@ -35,6 +37,13 @@ class Unknown:
 
 def triton_type(name):
     return "*" + TYPES[name[1:]] if name.startswith("*") else TYPES[name]
+
+
+def constant(literal):
+    import triton.language as tl
+
+    value = ast.literal_eval(literal)
+    return getattr(tl, value[3:]) if isinstance(value, str) and value.startswith("tl.") else value
 
 
 def load(file):
@@ -108,7 +117,7 @@ def fill(function, heuristics, configurations, arguments, given):
         specialized = not p.do_not_specialize
         if argument is None:
             constexprs[(p.num,)] = None
-        elif specialized and argument.get("one"):
+        elif specialized and argument.get("one") and not p.annotation_type:
             constexprs[(p.num,)] = 1
         else:
             left.append(index)
@@ -130,7 +139,8 @@ def answer(request, modules):
         except Exception as error:
             raise Refusal(f"{file} cannot be imported: {type(error).__name__}: {error}") from error
     function, heuristics, configurations = find(modules[file], file, kernel)
-    signature, constexprs, attributes, left = fill(function, heuristics, configurations, request["arguments"], request["constants"])
+    given = {name: constant(literal) for name, literal in request["constants"].items()}
+    signature, constexprs, attributes, left = fill(function, heuristics, configurations, request["arguments"], given)
     source = ASTSource(function, signature, constexprs, attributes)
     try:
         compiled = triton.compile(source, target=GPUTarget("cuda", request["arch"], 32), options=request["options"])
@@ -166,10 +176,12 @@ def main():
     try:
         import triton
 
-        say({"triton": triton.__version__})
+        if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 3):
+            raise ImportError(f"it is version {triton.__version__}, and 3.3 or newer is needed")
     except ImportError as error:
-        say({"error": f"{sys.executable} (Python {sys.version.split()[0]}) cannot import triton: {error}"})
+        say({"error": f"{sys.executable} (Python {sys.version.split()[0]}) cannot use Triton: {error}"})
         return
+    say({"triton": triton.__version__, "python": sys.executable})
     modules = {}
     for line in sys.stdin:
         try:
