@@ -1,19 +1,19 @@
 """Compiles Triton functions to PTX for a GPU that need not be there, one request a line, until its input ends.
 
-A request: {"file", "kernel", "arch": 90, "arguments": [...], "constants": {name: literal}, "options": {"num_warps": 4}}, where
-constants are Python literals (a text that begins with `tl.` is what Triton has under this name) and the arguments, in the order of the function's parameters that are no constants, are each
+A request is {"file", "kernel", "arch": 90, "arguments": [...], "constants": {name: literal}, "options": {"num_warps": 4}}.
+Constants are Python literals; a text that begins with `tl.` is what Triton has under that name. The arguments, in the
+order of the function's parameters that are no constants, are each
 
     {"type": "*bf16", "aligned": true}              a pointer, and whether it is a multiple of 16 bytes
     {"type": "i32", "one": false, "aligned": true}  an integer, and whether it is 1 or a multiple of 16
-    {"type": "fp32"}                                another number
+    {"type": "f32"}                                 another number
     null                                            no tensor: Python's None
 
 Triton's own launcher specializes a function on the same properties, so that what is compiled is what it would launch.
 The answer has the PTX, the entry's name, the threads of a block, bytes of shared memory, which arguments are left as
 parameters of the entry (None and integers that are 1 became constants), and how many scratch pointers follow them; or
-{"error": why not}. The first line that is written greets with
-{"triton": version, "python": its path}, or {"error"}. Triton caches what it
-compiled on disk, by the source of everything that a function uses.
+{"error": why not}. The first line that is written greets with {"triton": version, "python": path}, or {"error"}. Triton
+caches what it compiled on disk, by the source of everything that a function uses.
 """
 
 import ast
