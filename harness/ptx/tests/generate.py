@@ -1,4 +1,5 @@
-"""Regenerates the PTX files beside this script, byte for byte, from kernels/cuda/*.cu and tests/ptx/*.py.
+"""Regenerates the PTX files beside this script, and the one among the examples, byte for byte, from kernels/cuda/*.cu,
+tests/ptx/*.py and examples/cuda/*.cu.
 
     python3 -m venv v
     v/bin/pip install nvidia-cuda-nvrtc==13.0.88 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85 triton==3.6.0
@@ -19,6 +20,7 @@ import sys
 import sysconfig
 
 HERE = pathlib.Path(__file__).resolve().parent
+EXAMPLES = HERE.parents[1] / "examples"
 CUDA = HERE.parents[2] / "kernels" / "cuda"
 WHEEL = pathlib.Path(os.environ.get("ISONORM_NVRTC") or pathlib.Path(sysconfig.get_path("purelib")) / "nvidia" / "cu13")
 NVRTC, TRITON = "13.0.88", "3.6.0"
@@ -130,6 +132,7 @@ def cuda_texts():
         texts[f"planted/{name}"] = compile_cuda(library, CUDA / source, instantiation, [], edits)
     for path in sorted((HERE / "ptx").glob("*.cu")):
         texts[path.stem] = compile_cuda(library, path, None, [])
+    texts["../../../examples/cuda/rms_norm_f32"] = compile_cuda(library, EXAMPLES / "cuda" / "rms_norm.cu", "rms_norm<float, float>", [])
     return texts
 
 

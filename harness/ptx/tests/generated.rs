@@ -61,6 +61,7 @@ fn a_difference_is_noticed() {
     copy(&Path::new(TESTS).join("ptx"), &tests.join("ptx"));
     fs::copy(Path::new(TESTS).join("generate.py"), tests.join("generate.py")).unwrap();
     copy(Path::new(CUDA), &root.join("kernels/cuda"));
+    copy(&Path::new(TESTS).join("../../examples"), &root.join("harness/examples"));
     let source = tests.join("ptx/features.cu");
     let text = fs::read_to_string(&source).unwrap();
     let changed = text.replacen("v == 3", "v == 4", 1);
