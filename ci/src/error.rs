@@ -3,21 +3,21 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::libtorch::{Fault, VERSION};
+use crate::part::{Fault, Part};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(
-        "LIBTORCH={} cannot be used: {fault}. Point LIBTORCH to the folder of a libtorch {VERSION} (with lib/ and \
-         include/ in it), or unset it and isonorm gets one by itself", path.display()
+        "{}={} cannot be used: {fault}. Point {} to the folder of a {part} (with lib/ and include/ in it), or unset it \
+         and isonorm gets one by itself", part.variable, path.display(), part.variable
     )]
-    UserLibtorch { path: PathBuf, fault: Fault },
+    Own { part: &'static Part, path: PathBuf, fault: Fault },
 
     #[error(
-        "isonorm can get libtorch only for Linux on x86_64 and aarch64 with glibc, and this is {platform}. Get libtorch \
-         {VERSION} yourself and set LIBTORCH to its folder"
+        "isonorm can get {} only for Linux on x86_64 and aarch64 with glibc, and this is {platform}. Get {part} yourself \
+         and set {} to its folder", part.name, part.variable
     )]
-    UnsupportedPlatform { platform: String },
+    UnsupportedPlatform { part: &'static Part, platform: String },
 
     #[error(
         "there is no C++ compiler: `{program} --version` does not run. Install one (the package g++ or clang) or name \
@@ -26,28 +26,29 @@ pub enum Error {
     NoCompiler { program: String },
 
     #[error(
-        "there is no python3 on PATH, and isonorm needs it to get libtorch. Install Python 3 with pip, or set LIBTORCH \
-         to the folder of a libtorch {VERSION}"
+        "there is no python3 on PATH, and isonorm needs it to get {}. Install Python 3 with pip, or set {} to the folder \
+         of a {part}", part.name, part.variable
     )]
-    NoPython,
+    NoPython { part: &'static Part },
 
     #[error(
-        "`{python} -m pip` does not run, and isonorm needs it to get libtorch. Install pip (the package python3-pip, or \
-         `{python} -m ensurepip`), or set LIBTORCH to the folder of a libtorch {VERSION}"
+        "`{python} -m pip` does not run, and isonorm needs it to get {}. Install pip (the package python3-pip, or \
+         `{python} -m ensurepip`), or set {} to the folder of a {part}", part.name, part.variable
     )]
-    NoPip { python: String },
+    NoPip { part: &'static Part, python: String },
 
     #[error(
-        "too little disk: getting libtorch takes {} MB in {} for a moment, and {} MB are free. Make room, or set \
-         CARGO_TARGET_DIR and LIBTORCH to places that have it", needed / 1_000_000, folder.display(), free / 1_000_000
+        "too little disk: getting {} takes {} MB in {} for a moment, and {} MB are free. Make room, or set \
+         CARGO_TARGET_DIR and {} to places that have it",
+        part.name, needed / 1_000_000, folder.display(), free / 1_000_000, part.variable
     )]
-    LittleDisk { folder: PathBuf, needed: u64, free: u64 },
+    LittleDisk { part: &'static Part, folder: PathBuf, needed: u64, free: u64 },
 
     #[error(
         "the package registry cannot be reached (pip's own words are above). Check the network and any proxy or mirror \
-         in pip's configuration, or set LIBTORCH to the folder of a libtorch {VERSION}"
+         in pip's configuration, or set {} to the folder of a {part}", part.variable
     )]
-    NoNetwork,
+    NoNetwork { part: &'static Part },
 
     #[error(
         "a downloaded file is not the one isonorm knows: its SHA-256 checksum differs (pip's own words are above). \
@@ -55,11 +56,11 @@ pub enum Error {
     )]
     BadChecksum,
 
-    #[error("pip could not download libtorch; its own words are above")]
-    Pip,
+    #[error("pip could not download {}; its own words are above", part.name)]
+    Pip { part: &'static Part },
 
-    #[error("the downloaded libtorch is not complete: {0}. Please report this")]
-    BadWheel(Fault),
+    #[error("the downloaded {} is not complete: {fault}. Please report this", part.name)]
+    BadWheel { part: &'static Part, fault: Fault },
 
     #[error("the build failed; cargo's own words are above")]
     Build,

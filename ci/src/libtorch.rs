@@ -1,235 +1,108 @@
-//! Puts a libtorch at `target/libtorch`, where `.cargo/config.toml` and the programs' run path expect it.
-//!
-//! `target/libtorch` is a symbolic link to the libtorch in use: the user's own, a Python environment's, or one unpacked
-//! beside it. So it is exchanged in one step and never seen half done. In order of preference:
-//!
-//! 1. the folder in the environment variable `LIBTORCH`;
-//! 2. what `target/libtorch` already leads to, if it is sound;
-//! 3. the PyTorch of the Python on the path, if it is of the right version;
-//! 4. the CPU part from the package registry's wheel (see [`crate::wheels`]).
+//! libtorch, which `.cargo/config.toml` and the programs' run path expect at `target/libtorch`: what PyTorch computes with.
 
 use std::env::consts::DLL_SUFFIX;
-use std::fmt::Write as _;
-use std::fs::{self, File, TryLockError};
-use std::os::unix::fs::symlink;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{At, Error};
-use crate::machine::{Machine, PYTHONS};
-use crate::wheels::Wheels;
-use crate::workspace::Workspace;
+use crate::machine::Machine;
+use crate::part::{Fault, Part, ask_pythons, require_file};
+use crate::wheels::{PLATFORMS_AARCH64, PLATFORMS_X86_64, RUNTIME_AARCH64, RUNTIME_X86_64, Wheel, Wheels};
 
 /// The one version that the `tch` in `Cargo.toml` binds.
 pub const VERSION: &str = "2.11.0";
 
-/// The libtorch made of wheels, beside the link to it: a relative link, so that the workspace can be moved.
-const UNPACKED: &str = "libtorch-2.11.0-cpu";
+pub const LIBTORCH: Part = Part {
+    name: "libtorch",
+    version: VERSION,
+    unpacked: "libtorch-2.11.0-cpu",
+    variable: "LIBTORCH",
+    check,
+    // torch-sys is compiled in a moment.
+    require: Machine::require_compiler,
+    elsewhere: python_torch,
+    wheels: for_platform,
+    finish,
+};
 
-/// Sizes of the libraries that were unpacked, one `SIZE NAME` a line, to notice a damaged copy.
-const MANIFEST: &str = "isonorm-manifest";
-
-/// Why a folder is not the libtorch that is needed.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
-    #[error("it has no {0}")]
-    Missing(String),
-    #[error("it is version {0}, and {VERSION} is needed")]
-    Version(String),
-    #[error("{0} is damaged")]
-    Damaged(String),
-}
-
-/// Puts libtorch in place and says where builds are to find it (the value of `LIBTORCH`).
-pub fn ensure(workspace: &Workspace, machine: &Machine, wheels: Option<&Wheels>) -> Result<PathBuf, Error> {
-    let place = Place::new(workspace)?;
-    let default = workspace.libtorch();
-    let own = machine.libtorch.as_ref().filter(|path| **path != default);
-    let libtorch = match own {
-        Some(path) => {
-            let path = std::path::absolute(path).at("resolve", path)?;
-            check(&path).map_err(|fault| Error::UserLibtorch { path: path.clone(), fault })?;
-            if !leads_to(&place.link, &path) {
-                machine.require_compiler()?;
-                place.lead_to(&path)?;
-            }
-            path
-        }
-        None => {
-            place.provide(machine, wheels)?;
-            default.clone()
-        }
-    };
-    place.serve_other_target(&workspace.target)?;
-    Ok(libtorch)
-}
-
-/// `target/` of the workspace and what lies there.
-struct Place {
-    folder: PathBuf,
-    link: PathBuf,
-}
-
-impl Place {
-    fn new(workspace: &Workspace) -> Result<Self, Error> {
-        let link = workspace.libtorch();
-        let folder = link.parent().unwrap_or(&workspace.root).to_owned();
-        fs::create_dir_all(&folder).at("create", &folder)?;
-        Ok(Place { folder, link })
-    }
-
-    fn provide(&self, machine: &Machine, wheels: Option<&Wheels>) -> Result<(), Error> {
-        if check(&self.link).is_ok() {
-            return Ok(());
-        }
-        let _lock = self.lock()?;
-        // Another process may have done it meanwhile.
-        match check(&self.link) {
-            Ok(()) => return Ok(()),
-            Err(fault) if self.link.is_symlink() || self.link.exists() => {
-                eprintln!("isonorm: {} is replaced: {fault}", self.link.display());
-            }
-            Err(_) => {}
-        }
-        if check(&self.folder.join(UNPACKED)).is_ok() {
-            return self.lead_to(Path::new(UNPACKED));
-        }
-        // torch-sys needs it in a moment: better to say so before a long download.
-        machine.require_compiler()?;
-        if let Some(torch) = python_torch(machine) {
-            eprintln!("isonorm: using the libtorch of {}", torch.display());
-            return self.lead_to(&torch);
-        }
-        let wheels = wheels.ok_or_else(|| Error::UnsupportedPlatform { platform: machine.platform.clone() })?;
-        machine.require_space(&self.folder, wheels.bytes)?;
-        let python = machine.require_pip()?;
-        eprintln!(
-            "isonorm: getting libtorch {VERSION} (its CPU part) from the package registry into {}; this happens once",
-            self.link.display()
-        );
-        self.unpack(machine, python, wheels)?;
-        self.lead_to(Path::new(UNPACKED))
-    }
-
-    /// Held while libtorch is put in place, and released when the file is closed, however the process ends.
-    fn lock(&self) -> Result<File, Error> {
-        let path = self.folder.join(".libtorch.lock");
-        let lock = File::create(&path).at("create", &path)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                eprintln!("isonorm: waiting for another process that puts libtorch in place");
-                lock.lock().at("lock", path)?;
-            }
-            Err(TryLockError::Error(error)) => return Err(error).at("lock", path),
-        }
-        Ok(lock)
-    }
-
-    /// Makes a libtorch of wheels, and moves it into place only when it is complete.
-    fn unpack(&self, machine: &Machine, python: &str, wheels: &Wheels) -> Result<(), Error> {
-        // One that was interrupted leaves its folder behind; the lock says that nobody uses it.
-        let scratch = self.folder.join(".libtorch-unfinished");
-        remove(&scratch)?;
-        fs::create_dir_all(&scratch).at("create", &scratch)?;
-        let fresh = scratch.join("libtorch");
-        let result = wheels
-            .fetch(machine, python, &scratch, &fresh)
-            .and_then(|()| seal(&fresh))
-            .and_then(|()| check(&fresh).map_err(Error::BadWheel))
-            .and_then(|()| {
-                let home = self.folder.join(UNPACKED);
-                remove(&home)?;
-                fs::rename(&fresh, &home).at("create", home)
-            });
-        remove(&scratch)?;
-        result
-    }
-
-    /// Makes `target/libtorch` lead to a folder.
-    fn lead_to(&self, folder: &Path) -> Result<(), Error> {
-        link(&self.link, folder)
-    }
-
-    /// Programs look for libtorch beside the folder they were built in, so another target folder needs a link too.
-    fn serve_other_target(&self, target: &Path) -> Result<(), Error> {
-        if target == self.folder {
-            return Ok(());
-        }
-        fs::create_dir_all(target).at("create", target)?;
-        link(&target.join("libtorch"), &self.link)
+fn for_platform(platform: &str) -> Option<&'static Wheels> {
+    match platform {
+        "linux-x86_64-gnu" => Some(&X86_64),
+        "linux-aarch64-gnu" => Some(&AARCH64),
+        _ => None,
     }
 }
 
-fn leads_to(from: &Path, to: &Path) -> bool {
-    fs::read_link(from).is_ok_and(|now| now == to)
-}
+// The registry's wheels are CUDA builds. Without libtorch_cuda.so beside it libtorch_cpu.so works alone, but for the
+// two CUDA libraries that it names as dependencies.
+static X86_64: Wheels = Wheels {
+    platforms: &PLATFORMS_X86_64,
+    wheels: &[
+        Wheel {
+            requirement: "torch==2.11.0",
+            sha256: "7aa2f9bbc6d4595ba72138026b2074be1233186150e9292865e04b7a63b8c67a",
+            folder: "torch/",
+            members: &["include/", "lib/libc10.so", "lib/libtorch_cpu.so", "lib/libgomp.so.1"],
+        },
+        Wheel { members: &["lib/libcudart.so.13"], ..RUNTIME_X86_64 },
+        Wheel {
+            requirement: "nvidia-cuda-cupti==13.0.85",
+            sha256: "4eb01c08e859bf924d222250d2e8f8b8ff6d3db4721288cf35d14252a4d933c8",
+            folder: "nvidia/cu13/",
+            members: &["lib/libcupti.so.13"],
+        },
+    ],
+    bytes: 1_600_000_000,
+};
 
-/// Makes `from` a symbolic link to `to`, in one step.
-fn link(from: &Path, to: &Path) -> Result<(), Error> {
-    if leads_to(from, to) {
-        return Ok(());
-    }
-    if from.is_dir() && !from.is_symlink() {
-        remove(from)?;
-    }
-    let fresh = from.with_extension(format!("new-{}", std::process::id()));
-    remove(&fresh)?;
-    symlink(to, &fresh).at("create", &fresh)?;
-    fs::rename(&fresh, from).at("create", from)
-}
+static AARCH64: Wheels = Wheels {
+    platforms: &PLATFORMS_AARCH64,
+    wheels: &[
+        Wheel {
+            requirement: "torch==2.11.0",
+            sha256: "d91aac77f24082809d2c5a93f52a5f085032740a1ebc9252a7b052ef5a4fddc6",
+            folder: "torch/",
+            members: &[
+                "include/",
+                "lib/libc10.so",
+                "lib/libtorch_cpu.so",
+                "lib/libgomp.so.1",
+                "lib/libarm_compute.so",
+                "lib/libarm_compute_graph.so",
+                "lib/libnvpl_blas_core.so.0",
+                "lib/libnvpl_blas_lp64_gomp.so.0",
+                "lib/libnvpl_lapack_core.so.0",
+                "lib/libnvpl_lapack_lp64_gomp.so.0",
+            ],
+        },
+        Wheel { members: &["lib/libcudart.so.13"], ..RUNTIME_AARCH64 },
+        Wheel {
+            requirement: "nvidia-cuda-cupti==13.0.85",
+            sha256: "796bd679890ee55fb14a94629b698b6db54bcfd833d391d5e94017dd9d7d3151",
+            folder: "nvidia/cu13/",
+            members: &["lib/libcupti.so.13"],
+        },
+    ],
+    bytes: 1_400_000_000,
+};
 
-fn remove(path: &Path) -> Result<(), Error> {
-    let result = match fs::symlink_metadata(path) {
-        Err(_) => Ok(()),
-        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-    };
-    result.at("remove", path)
-}
-
-/// Writes the manifest and the version, which torch-sys checks too.
-fn seal(libtorch: &Path) -> Result<(), Error> {
-    let folder = libtorch.join("lib");
-    let mut manifest = String::new();
-    for entry in fs::read_dir(&folder).at("list", &folder)? {
-        let entry = entry.at("list", &folder)?;
-        let size = entry.metadata().at("read", entry.path())?.len();
-        let _ = writeln!(manifest, "{size} lib/{}", entry.file_name().to_string_lossy());
-    }
-    for (name, text) in [(MANIFEST, manifest.as_str()), ("build-version", VERSION)] {
+/// The wheel's own libtorch.so is a stub that asks for the CUDA part too; torch-sys wants to read the version.
+fn finish(libtorch: &Path) -> Result<(), Error> {
+    for (name, text) in [("lib/libtorch.so", "INPUT(libtorch_cpu.so)\n"), ("build-version", VERSION)] {
         let path = libtorch.join(name);
         fs::write(&path, text).at("write", path)?;
     }
     Ok(())
 }
 
-/// Whether a folder is a complete libtorch of the right version.
 fn check(libtorch: &Path) -> Result<(), Fault> {
     for library in ["c10", "torch_cpu", "torch"] {
-        require(libtorch, &format!("lib/lib{library}{DLL_SUFFIX}"))?;
+        require_file(libtorch, &format!("lib/lib{library}{DLL_SUFFIX}"))?;
     }
-    require(libtorch, "include/torch/csrc/api/include/torch/torch.h")?;
-    if let Some(version) = version(libtorch)
-        && version != VERSION
-    {
-        return Err(Fault::Version(version));
-    }
-    let manifest = fs::read_to_string(libtorch.join(MANIFEST)).unwrap_or_default();
-    for line in manifest.lines() {
-        let (size, name) = line.split_once(' ').unwrap_or((line, MANIFEST));
-        let found = require(libtorch, name)?;
-        if size.parse() != Ok(found) {
-            return Err(Fault::Damaged(name.to_owned()));
-        }
-    }
-    Ok(())
-}
-
-/// The size of a file that must be there.
-fn require(libtorch: &Path, name: &str) -> Result<u64, Fault> {
-    match fs::metadata(libtorch.join(name)) {
-        Ok(found) if found.is_file() => Ok(found.len()),
-        _ => Err(Fault::Missing(name.to_owned())),
+    require_file(libtorch, "include/torch/csrc/api/include/torch/torch.h")?;
+    match version(libtorch) {
+        Some(found) if found != VERSION => Err(Fault::Version { found, needed: VERSION }),
+        _ => Ok(()),
     }
 }
 
@@ -246,20 +119,9 @@ fn version(libtorch: &Path) -> Option<String> {
 }
 
 /// The PyTorch of the active Python, if it is one to build against. Importing it proves that its libraries load.
-fn python_torch(machine: &Machine) -> Option<PathBuf> {
+fn python_torch(machine: &Machine) -> Vec<PathBuf> {
     const QUESTION: &str = "import torch, os; \
         print('isonorm', int(torch._C._GLIBCXX_USE_CXX11_ABI), os.path.dirname(torch.__file__))";
-    PYTHONS.iter().find_map(|python| {
-        let output = machine.command(python).args(["-c", QUESTION]).output().ok()?;
-        let words = String::from_utf8(output.stdout).ok()?;
-        let folder = words.lines().find_map(|line| line.strip_prefix("isonorm 1 "))?;
-        let folder = PathBuf::from(folder);
-        match check(&folder) {
-            Ok(()) => Some(folder),
-            Err(fault) => {
-                eprintln!("isonorm: the libtorch of {} is not used: {fault}", folder.display());
-                None
-            }
-        }
-    })
+    let answers = ask_pythons(machine, QUESTION);
+    answers.iter().filter_map(|answer| answer.strip_prefix("1 ")).map(PathBuf::from).collect()
 }

@@ -1,19 +1,21 @@
 //! What the bootstrap asks of the machine it runs on. Tests plant faults here.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::error::{At, Error};
+use crate::part::Part;
 
 pub struct Machine {
     /// Operating system, architecture and C library, such as `linux-x86_64-gnu`.
     pub platform: String,
     /// Where programs are looked for.
     pub path: OsString,
-    /// The user's `LIBTORCH`; also set, to its default, by `.cargo/config.toml`.
-    pub libtorch: Option<PathBuf>,
+    /// Environment variables that name folders. `LIBTORCH` is also set, to its default, by `.cargo/config.toml`.
+    pub variables: BTreeMap<&'static str, PathBuf>,
     /// The C++ compiler as torch-sys will call it, with any leading wrapper.
     pub compiler: String,
     /// Bytes that an unprivileged user can still write in a folder.
@@ -26,10 +28,18 @@ impl Machine {
         Machine {
             platform: format!("{}-{}-{c_library}", env::consts::OS, env::consts::ARCH),
             path: env::var_os("PATH").unwrap_or_default(),
-            libtorch: env::var_os("LIBTORCH").filter(|value| !value.is_empty()).map(PathBuf::from),
+            variables: ["LIBTORCH", "ISONORM_NVRTC", "CUDA_HOME", "CUDA_PATH"]
+                .into_iter()
+                .filter_map(|name| Some((name, env::var_os(name).filter(|value| !value.is_empty())?.into())))
+                .collect(),
             compiler: env::var("CXX").unwrap_or_else(|_| "c++".to_owned()),
             free_space,
         }
+    }
+
+    /// The folder that an environment variable names.
+    pub fn variable(&self, name: &str) -> Option<&Path> {
+        self.variables.get(name).map(PathBuf::as_path)
     }
 
     /// A command that is looked for on this machine's path.
@@ -58,16 +68,16 @@ impl Machine {
         Err(Error::NoCompiler { program: self.compiler.clone() })
     }
 
-    pub fn require_space(&self, folder: &Path, needed: u64) -> Result<(), Error> {
+    pub fn require_space(&self, part: &'static Part, folder: &Path, needed: u64) -> Result<(), Error> {
         let free = (self.free_space)(folder)?;
         if free >= needed {
             return Ok(());
         }
-        Err(Error::LittleDisk { folder: folder.to_owned(), needed, free })
+        Err(Error::LittleDisk { part, folder: folder.to_owned(), needed, free })
     }
 
     /// A Python that has pip.
-    pub fn require_pip(&self) -> Result<&'static str, Error> {
+    pub fn require_pip(&self, part: &'static Part) -> Result<&'static str, Error> {
         let mut without_pip = None;
         for python in PYTHONS {
             if self.runs(python, &["-m", "pip", "--version"]) {
@@ -78,8 +88,8 @@ impl Machine {
             }
         }
         Err(match without_pip {
-            Some(python) => Error::NoPip { python: python.to_owned() },
-            None => Error::NoPython,
+            Some(python) => Error::NoPip { part, python: python.to_owned() },
+            None => Error::NoPython { part },
         })
     }
 }

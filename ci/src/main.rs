@@ -1,12 +1,14 @@
 //! `cargo isonorm VERB …`, the first program that runs in a fresh clone.
 //!
-//! It needs no libtorch itself. It finds or gets libtorch, builds the workspace against it and hands over: `test` to
-//! `cargo test`, every other verb to the `isonorm` command, whose exit status it returns. It exits with 2 when it
-//! cannot get that far, and says what to do.
+//! It needs no libtorch itself. It finds or gets libtorch, and NVRTC where CUDA C++ will be compiled, builds the workspace
+//! and hands over: `test` to `cargo test`, every other verb to the `isonorm` command, whose exit status it returns. It
+//! exits with 2 when it cannot get that far, and says what to do.
 
 mod error;
 mod libtorch;
 mod machine;
+mod nvrtc;
+mod part;
 #[cfg(test)]
 mod tests;
 mod wheels;
@@ -18,7 +20,9 @@ use std::ffi::OsString;
 use std::process::{Command, ExitCode};
 
 use error::Error;
+use libtorch::LIBTORCH;
 use machine::Machine;
+use nvrtc::NVRTC;
 use workspace::Workspace;
 
 fn main() -> ExitCode {
@@ -31,11 +35,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// Puts libtorch in place, builds, and replaces this process by the program that was asked for.
+/// Puts in place what is needed, builds, and replaces this process by the program that was asked for.
 fn hand_over(arguments: Vec<OsString>) -> Result<Infallible, Error> {
     let machine = Machine::here();
     let workspace = Workspace::find(&machine)?;
-    let libtorch = libtorch::ensure(&workspace, &machine, wheels::for_platform(&machine.platform))?;
+    let libtorch = LIBTORCH.ensure(&workspace, &machine)?;
+    let nvrtc = if nvrtc::is_needed(&arguments) { Some(NVRTC.ensure(&workspace, &machine)?) } else { None };
 
     let mut program = match arguments.split_first() {
         Some((verb, rest)) if verb == "test" => {
@@ -51,5 +56,6 @@ fn hand_over(arguments: Vec<OsString>) -> Result<Infallible, Error> {
         }
     };
     program.env("LIBTORCH", &libtorch);
+    program.envs(nvrtc.map(|nvrtc| (NVRTC.variable, nvrtc)));
     Err(workspace::replace_this_process(program))
 }

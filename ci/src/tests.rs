@@ -1,5 +1,8 @@
 //! The bootstrap on planted machines. None of this needs a network.
 
+mod nvrtc;
+
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,14 +14,18 @@ use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
 use crate::error::{At, Error};
-use crate::libtorch::{self, Fault, VERSION};
+use crate::libtorch::{LIBTORCH, VERSION};
 use crate::machine::Machine;
-use crate::wheels::{self, Wheel, Wheels};
+use crate::nvrtc::NVRTC;
+use crate::part::{Fault, Part};
+use crate::wheels::{Wheel, Wheels};
 use crate::workspace::Workspace;
 
 const HEADER: &str = "include/torch/csrc/api/include/torch/torch.h";
 
 /// Small wheels of the same form as the real ones.
+static PLANTED_LIBTORCH: Part = Part { wheels: |_| Some(&WHEELS), ..LIBTORCH };
+
 static WHEELS: Wheels = Wheels {
     platforms: &["manylinux_2_28_x86_64"],
     wheels: &[
@@ -58,7 +65,7 @@ impl Planted {
             machine: Machine {
                 platform: "linux-x86_64-gnu".to_owned(),
                 path: at("bin").into(),
-                libtorch: None,
+                variables: BTreeMap::new(),
                 compiler: "c++".to_owned(),
                 free_space: |_| Ok(u64::MAX),
             },
@@ -140,7 +147,11 @@ impl Planted {
     }
 
     fn ensure(&self) -> Result<PathBuf, Error> {
-        libtorch::ensure(&self.workspace, &self.machine, Some(&WHEELS))
+        PLANTED_LIBTORCH.ensure(&self.workspace, &self.machine)
+    }
+
+    fn link(&self) -> PathBuf {
+        self.workspace.root.join("target/libtorch")
     }
 
     fn downloads(&self) -> usize {
@@ -149,14 +160,14 @@ impl Planted {
 
     /// That `target/libtorch` holds what the wheels hold.
     fn assert_unpacked(&self) {
-        let read = |name: &str| fs::read_to_string(self.workspace.libtorch().join(name)).unwrap();
+        let read = |name: &str| fs::read_to_string(self.link().join(name)).unwrap();
         assert_eq!(read("lib/libc10.so"), "c10");
         assert_eq!(read("lib/libtorch_cpu.so"), "cpu");
         assert_eq!(read("lib/libcudart.so.13"), "cudart");
         assert_eq!(read("lib/libtorch.so"), "INPUT(libtorch_cpu.so)\n");
         assert_eq!(read("build-version"), VERSION);
         assert_eq!(read(HEADER), "header");
-        assert!(!self.workspace.libtorch().join("lib/libtorch_cuda.so").exists());
+        assert!(!self.link().join("lib/libtorch_cuda.so").exists());
         assert!(!self.unfinished().exists());
     }
 
@@ -168,11 +179,11 @@ impl Planted {
 #[test]
 fn libtorch_is_downloaded_once() {
     let mut planted = Planted::new();
-    assert_eq!(planted.ensure().unwrap(), planted.workspace.libtorch());
+    assert_eq!(planted.ensure().unwrap(), planted.link());
     planted.assert_unpacked();
 
     // As cargo runs the bootstrap: with the default of its configuration in the environment.
-    planted.machine.libtorch = Some(planted.workspace.libtorch());
+    planted.machine.variables.insert("LIBTORCH", planted.link());
     fs::remove_dir_all(planted.path("bin")).unwrap();
     planted.ensure().unwrap();
     assert_eq!(planted.downloads(), 1);
@@ -197,10 +208,10 @@ fn a_moved_workspace_keeps_its_libtorch() {
     fs::rename(&planted.workspace.root, planted.path("moved")).unwrap();
     planted.workspace = Workspace { root: planted.path("moved"), target: planted.path("moved/target") };
     planted.ensure().unwrap();
-    fs::remove_file(planted.workspace.libtorch()).unwrap();
+    fs::remove_file(planted.link()).unwrap();
     planted.ensure().unwrap();
     assert_eq!(planted.downloads(), 1);
-    assert!(planted.workspace.libtorch().join(HEADER).exists());
+    assert!(planted.link().join(HEADER).exists());
 }
 
 #[test]
@@ -208,21 +219,21 @@ fn what_is_damaged_is_repaired() {
     type Damage = fn(&Planted);
     let damages: [(&str, Damage); 5] = [
         ("a truncated library", |planted| {
-            fs::write(planted.workspace.libtorch().join("lib/libtorch_cpu.so"), "").unwrap();
+            fs::write(planted.link().join("lib/libtorch_cpu.so"), "").unwrap();
         }),
         ("a missing library", |planted| {
-            fs::remove_file(planted.workspace.libtorch().join("lib/libcudart.so.13")).unwrap();
+            fs::remove_file(planted.link().join("lib/libcudart.so.13")).unwrap();
         }),
         ("another version", |planted| {
-            fs::write(planted.workspace.libtorch().join("build-version"), "2.10.0").unwrap();
+            fs::write(planted.link().join("build-version"), "2.10.0").unwrap();
         }),
         ("a link that leads nowhere", |planted| {
-            fs::remove_dir_all(planted.workspace.libtorch().canonicalize().unwrap()).unwrap();
+            fs::remove_dir_all(planted.link().canonicalize().unwrap()).unwrap();
         }),
         ("an interrupted download, and a folder in place of the link", |planted| {
-            fs::remove_dir_all(planted.workspace.libtorch().canonicalize().unwrap()).unwrap();
-            fs::remove_file(planted.workspace.libtorch()).unwrap();
-            fs::create_dir_all(planted.workspace.libtorch().join("lib")).unwrap();
+            fs::remove_dir_all(planted.link().canonicalize().unwrap()).unwrap();
+            fs::remove_file(planted.link()).unwrap();
+            fs::create_dir_all(planted.link().join("lib")).unwrap();
             fs::create_dir_all(planted.unfinished().join("wheels")).unwrap();
             fs::write(planted.unfinished().join("wheels/torch-2.11.0-half.whl"), "half").unwrap();
         }),
@@ -245,12 +256,12 @@ fn what_is_missing_is_said() {
         (
             "no Python",
             |planted| fs::remove_file(planted.path("bin/python3")).unwrap(),
-            |error| matches!(error, Error::NoPython),
+            |error| matches!(error, Error::NoPython { .. }),
         ),
         (
             "no pip",
             |planted| planted.program("python3", r#"[ "$1" = --version ]"#),
-            |error| matches!(error, Error::NoPip { python } if python == "python3"),
+            |error| matches!(error, Error::NoPip { python, .. } if python == "python3"),
         ),
         (
             "no compiler",
@@ -282,7 +293,7 @@ fn what_is_missing_is_said() {
                      exit 1",
                 );
             },
-            |error| matches!(error, Error::NoNetwork),
+            |error| matches!(error, Error::NoNetwork { .. }),
         ),
         (
             "a bad checksum",
@@ -292,14 +303,14 @@ fn what_is_missing_is_said() {
         (
             "another trouble of pip's",
             |planted| planted.python("", "echo 'ERROR: planted' >&2; exit 1"),
-            |error| matches!(error, Error::Pip),
+            |error| matches!(error, Error::Pip { .. }),
         ),
         (
             "a wheel without a library",
             |planted| {
                 planted.wheel("torch-2.11.0-cp311-cp311-manylinux_2_28_x86_64.whl", &[("torch/lib/libc10.so", "")])
             },
-            |error| matches!(error, Error::BadWheel(Fault::Missing(name)) if name == "lib/libtorch_cpu.so"),
+            |error| matches!(error, Error::BadWheel { fault: Fault::Missing(name), .. } if name == "lib/libtorch_cpu.so"),
         ),
         (
             "a wheel that is no archive",
@@ -315,7 +326,7 @@ fn what_is_missing_is_said() {
         plant(&mut planted);
         let error = planted.ensure().expect_err(name);
         assert!(expected(&error), "{name}: {error}");
-        assert!(!planted.workspace.libtorch().exists(), "{name}: something was put in place");
+        assert!(!planted.link().exists(), "{name}: something was put in place");
         assert!(!planted.unfinished().exists(), "{name}: something was left behind");
     }
 }
@@ -324,9 +335,8 @@ fn what_is_missing_is_said() {
 fn an_unknown_platform_needs_a_libtorch_of_the_users() {
     let mut planted = Planted::new();
     planted.machine.platform = "plan9-mips-other".to_owned();
-    let wheels = wheels::for_platform(&planted.machine.platform);
-    let error = libtorch::ensure(&planted.workspace, &planted.machine, wheels).unwrap_err();
-    assert!(matches!(&error, Error::UnsupportedPlatform { platform } if platform == "plan9-mips-other"), "{error}");
+    let error = LIBTORCH.ensure(&planted.workspace, &planted.machine).unwrap_err();
+    assert!(matches!(&error, Error::UnsupportedPlatform { platform, .. } if platform == "plan9-mips-other"), "{error}");
 }
 
 #[test]
@@ -334,9 +344,9 @@ fn the_users_libtorch_comes_first() {
     let mut planted = Planted::new();
     planted.ensure().unwrap();
     let own = planted.libtorch("own", "build-version", "2.11.0+cpu\n");
-    planted.machine.libtorch = Some(own.clone());
+    planted.machine.variables.insert("LIBTORCH", own.clone());
     assert_eq!(planted.ensure().unwrap(), own);
-    assert_eq!(fs::read_link(planted.workspace.libtorch()).unwrap(), own);
+    assert_eq!(fs::read_link(planted.link()).unwrap(), own);
 }
 
 #[test]
@@ -346,14 +356,14 @@ fn a_wrong_libtorch_of_the_users_is_refused() {
     let incomplete = planted.libtorch("incomplete", "build-version", VERSION);
     fs::remove_file(incomplete.join("lib/libtorch_cpu.so")).unwrap();
     let cases = [
-        (old, Fault::Version("2.10.1".to_owned())),
+        (old, Fault::Version { found: "2.10.1".to_owned(), needed: VERSION }),
         (incomplete, Fault::Missing("lib/libtorch_cpu.so".to_owned())),
         (planted.path("nowhere"), Fault::Missing("lib/libc10.so".to_owned())),
     ];
     for (folder, expected) in cases {
-        planted.machine.libtorch = Some(folder.clone());
+        planted.machine.variables.insert("LIBTORCH", folder.clone());
         match planted.ensure() {
-            Err(Error::UserLibtorch { path, fault }) => assert_eq!((path, fault), (folder, expected)),
+            Err(Error::Own { path, fault, .. }) => assert_eq!((path, fault), (folder, expected)),
             other => panic!("{}: {other:?}", folder.display()),
         }
         assert_eq!(planted.downloads(), 0, "{}", planted.folder.path().display());
@@ -368,7 +378,7 @@ fn a_pytorch_of_the_right_version_is_used() {
         let torch = planted.libtorch("site-packages/torch", "version.py", &text);
         planted.python(&format!("isonorm {abi} {}", torch.display()), "/bin/cp \"$registry\"/*.whl \"$dest\"");
         planted.ensure().unwrap();
-        let linked = fs::read_link(planted.workspace.libtorch()).unwrap() == torch;
+        let linked = fs::read_link(planted.link()).unwrap() == torch;
         assert_eq!((linked, planted.downloads()), (used, usize::from(!used)), "{version}, ABI {abi}");
     }
 }
@@ -387,7 +397,7 @@ fn another_target_folder_gets_a_link() {
 fn pip_verifies_the_checksum() {
     let mut planted = Planted::new();
     let here = Machine::here();
-    let Ok(python) = here.require_pip() else {
+    let Ok(python) = here.require_pip(&LIBTORCH) else {
         eprintln!("skipped: there is no Python with pip");
         return;
     };
@@ -404,17 +414,21 @@ fn pip_verifies_the_checksum() {
     planted.machine.free_space = here.free_space;
     let error = planted.ensure().unwrap_err();
     assert!(matches!(error, Error::BadChecksum), "{error}");
-    assert!(!planted.workspace.libtorch().exists());
+    assert!(!planted.link().exists());
 }
 
 #[test]
-fn the_pins_agree_with_the_version() {
+fn the_pins_agree_with_the_versions() {
     for platform in ["linux-x86_64-gnu", "linux-aarch64-gnu"] {
-        let wheels = wheels::for_platform(platform).unwrap();
-        let pins: Vec<&str> = wheels.wheels.iter().map(|wheel| wheel.requirement).collect();
-        assert!(pins.contains(&format!("torch=={VERSION}").as_str()), "{platform}: {pins:?}");
-        for wheel in wheels.wheels {
-            assert!(wheel.sha256.len() == 64 && wheel.sha256.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        for (part, pin) in [(LIBTORCH, "torch"), (NVRTC, "nvidia-cuda-nvrtc")] {
+            let wheels = (part.wheels)(platform).unwrap();
+            let pins: Vec<&str> = wheels.wheels.iter().map(|wheel| wheel.requirement).collect();
+            assert!(pins.contains(&format!("{pin}=={}", part.version).as_str()), "{platform}: {pins:?}");
+            assert!(part.unpacked.contains(part.version), "{}", part.unpacked);
+            for wheel in wheels.wheels {
+                assert!(wheel.sha256.len() == 64 && wheel.sha256.bytes().all(|byte| byte.is_ascii_hexdigit()));
+                assert!(!wheel.members.is_empty(), "{}", wheel.requirement);
+            }
         }
     }
 }

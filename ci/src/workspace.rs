@@ -40,11 +40,6 @@ impl Workspace {
         Ok(Workspace { root: folder("workspace_root")?, target: folder("target_directory")? })
     }
 
-    /// Where `[env] LIBTORCH` in `.cargo/config.toml` points.
-    pub fn libtorch(&self) -> PathBuf {
-        self.root.join("target").join("libtorch")
-    }
-
     /// A cargo command on the whole workspace, in the one profile that everything shares.
     pub fn cargo(&self, machine: &Machine, subcommand: &str) -> Command {
         let mut cargo = machine.command(cargo_program());

@@ -1,14 +1,18 @@
-"""Regenerates the PTX files beside this script, byte for byte, from kernels/cuda/*.cu and tests/ptx/*.py.
+"""Regenerates the PTX files beside this script, and the one among the examples, byte for byte, from kernels/cuda/*.cu,
+tests/ptx/*.py and examples/cuda/*.cu.
 
     python3 -m venv v
     v/bin/pip install nvidia-cuda-nvrtc==13.0.88 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85 triton==3.6.0
     v/bin/python harness/ptx/tests/generate.py [--check] [OUT]
 
-No GPU, driver or compiler is needed: NVRTC and Triton come in the wheels. `--check` writes nothing and exits with
+No GPU, driver or compiler is needed: NVRTC and Triton come in the wheels; ISONORM_NVRTC names another folder with NVRTC's
+lib/ and include/. `--check` writes nothing, leaves out what the compilers here are too new or too old for, and exits with
 status 1 where a committed file differs. OUT is a folder to write to instead of tests/ptx.
 """
 
 import ctypes
+import importlib.metadata
+import os
 import pathlib
 import re
 import runpy
@@ -16,8 +20,10 @@ import sys
 import sysconfig
 
 HERE = pathlib.Path(__file__).resolve().parent
+EXAMPLES = HERE.parents[1] / "examples"
 CUDA = HERE.parents[2] / "kernels" / "cuda"
-WHEEL = pathlib.Path(sysconfig.get_path("purelib")) / "nvidia" / "cu13"
+WHEEL = pathlib.Path(os.environ.get("ISONORM_NVRTC") or pathlib.Path(sysconfig.get_path("purelib")) / "nvidia" / "cu13")
+NVRTC, TRITON = "13.0.88", "3.6.0"
 
 # File name -> the instantiation of kernels/cuda/rows.cu, which says what parameters mean, and options beside the common ones.
 B, H, F = "__nv_bfloat16", "__half", "float"
@@ -119,18 +125,54 @@ def compile_cuda(library, path, instantiation, options, edits=()):
     return re.sub(r'(?m)^(\s*\.file\s+\d+ )".*?([^/"]+)"(, .*)?$', r'\1"\2"', ptx)
 
 
-def main():
-    check = "--check" in sys.argv
-    rest = [a for a in sys.argv[1:] if a != "--check"]
-    out = pathlib.Path(rest[0]) if rest else HERE / "ptx"
+def cuda_texts():
     library = nvrtc()
     texts = {name: compile_cuda(library, CUDA / "rows.cu", instantiation, options) for name, (instantiation, options) in KERNELS.items()}
     for name, (instantiation, edits) in PLANTED.items():
         texts[f"planted/{name}"] = compile_cuda(library, CUDA / "rows.cu", instantiation, [], edits)
     for path in sorted((HERE / "ptx").glob("*.cu")):
         texts[path.stem] = compile_cuda(library, path, None, [])
+    texts["../../../examples/cuda/rms_norm_f32"] = compile_cuda(library, EXAMPLES / "cuda" / "rms_norm.cu", "rms_norm<float, float>", [])
+    return texts
+
+
+def triton_texts():
+    texts = {}
     for path in sorted((HERE / "ptx").glob("*.py")):
         texts.update(runpy.run_path(str(path))["compile"]())
+    return texts
+
+
+def nvrtc_version():
+    """NVRTC itself tells only two of its three numbers; the PTX that it makes tells all."""
+    if not (WHEEL / "lib" / "libnvrtc.so.13").exists():
+        return f"not in {WHEEL}"
+    probe = compile_cuda(nvrtc(), sorted((HERE / "ptx").glob("*.cu"))[0], None, [])
+    return re.search(r"V([\d.]+)", probe)[1]
+
+
+def triton_version():
+    try:
+        return importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        return f"not in {sys.executable}"
+
+
+def main():
+    check = "--check" in sys.argv
+    rest = [a for a in sys.argv[1:] if a != "--check"]
+    out = pathlib.Path(rest[0]) if rest else HERE / "ptx"
+    texts = {}
+    for compiler, needed, version, make in [
+        ("NVRTC", NVRTC, nvrtc_version(), cuda_texts),
+        ("Triton", TRITON, triton_version(), triton_texts),
+    ]:
+        if version == needed:
+            texts.update(make())
+        elif check:
+            print(f"SKIPPED: the files that {compiler} {needed} made, because {compiler} here is {version}")
+        else:
+            sys.exit(f"{compiler} {needed} is needed, and {compiler} here is {version}")
     different = 0
     for name, text in texts.items():
         file = out / f"{name}.ptx"
