@@ -91,7 +91,7 @@ fn the_certificate_and_the_page_say_where_it_was_executed() {
     let certificate = Certificate::new(&summary, &summary.kernels[0]);
     let text = certificate.markdown().expect("a certificate");
     for part in [
-        "| device | ptx |",
+        "| device | ptx: executed on the PTX executor, not on a GPU |",
         "PTX executor",
         "not measured on a GPU",
         "| f32 | x | 2 | 2 | 0 | 0 | 0 | 0 |",
@@ -101,6 +101,7 @@ fn the_certificate_and_the_page_say_where_it_was_executed() {
     }
     let page = html::page(&summary).expect("a page");
     assert!(page.contains("executed on the PTX executor and counted there; nothing was measured on a GPU"));
+    assert!(page.contains("Kernels whose device is ptx were executed on the PTX executor, not on a GPU."));
     // A kernel that ran elsewhere has no such part.
     let elsewhere = records(2, &[]).into_iter().filter(|record| !matches!(record, Record::Traffic(_)));
     let summary = Summary::of(elsewhere);

@@ -18,7 +18,7 @@ use super::shard::{self, Shard};
 use super::{Answer, Error, Format, print_json, print_text, run};
 use crate::campaign::{self, Budget, Entry, Plan, Progress};
 use crate::machine;
-use crate::run::Origin;
+use crate::run::{Device, Origin};
 
 /// Judge kernels: every element against the exact value, within the derived bound.
 #[derive(Debug, Args)]
@@ -241,6 +241,9 @@ fn told(summary: &Summary) -> String {
             writeln!(out, "{:width$}  {:>8}  {worst:>9}  {libtorch:>9}  {verdict}{because}", said.name, total.cases);
     }
     let _ = writeln!(out, "(worst: the largest error as a multiple of the bound; libtorch: the same of libtorch)");
+    if summary.kernels.iter().any(|kernel| kernel.kernel.device == Device::Ptx.to_string()) {
+        let _ = writeln!(out, "(executed on the PTX executor, not on a GPU)");
+    }
     for kernel in &summary.kernels {
         for finding in &kernel.findings {
             let _ = write!(out, "\n{}", finding_text(finding));

@@ -42,6 +42,9 @@ pub(super) struct Selection {
     /// it (F.cu or F.ptx, and F.toml); may be repeated.
     #[arg(long, value_name = "F", conflicts_with = "plugin")]
     cuda: Vec<PathBuf>,
+    /// The architecture that CUDA sources are compiled for, such as sm_80; the manifest's, or sm_90, unless told.
+    #[arg(long, value_name = "SM", value_parser = arch)]
+    arch: Option<String>,
     /// Seconds after which a call of a library's kernel counts as hung.
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
     call_limit: f64,
@@ -125,10 +128,10 @@ impl Selection {
         }
         if !self.cuda.is_empty() {
             let libraries = self.cuda.iter().map(|path| Library::open(path)).collect::<Result<Vec<_>, _>>()?;
-            return executed(libraries);
+            return executed(libraries, self.arch.as_deref());
         }
         if self.plugin.is_empty() {
-            return builtin(device);
+            return builtin_for(device, self.arch.as_deref());
         }
         if !(self.call_limit > 0.0 && self.call_limit < 1e6) {
             return Err(Error::Usage(format!("--call-limit is {}: give seconds above 0", self.call_limit)));
@@ -174,9 +177,13 @@ impl Selection {
     /// The arguments that say where kernels come from.
     fn sources(&self) -> Vec<String> {
         let device = self.device.iter().flat_map(|device| ["--device".to_owned(), device.to_string()]);
+        let arch = self.arch.iter().flat_map(|arch| ["--arch".to_owned(), arch.clone()]);
         let files = [("--plugin", &self.plugin), ("--cuda", &self.cuda)];
         let files = files.into_iter().flat_map(|(option, paths)| paths.iter().map(move |path| (option, path)));
-        device.chain(files.flat_map(|(option, path)| [option.to_owned(), path.display().to_string()])).collect()
+        device
+            .chain(arch)
+            .chain(files.flat_map(|(option, path)| [option.to_owned(), path.display().to_string()]))
+            .collect()
     }
 
     /// Adds what a policy selects to what the command line does not.
@@ -204,10 +211,23 @@ impl Selection {
     }
 }
 
+/// An architecture: `sm_90`, `sm_90a`.
+fn arch(text: &str) -> Result<String, String> {
+    let digits = text.strip_prefix("sm_").map(|number| number.trim_end_matches(['a', 'f']));
+    match digits {
+        Some(digits) if digits.parse::<u32>().is_ok() => Ok(text.to_owned()),
+        _ => Err("give an architecture such as sm_80 or sm_90".to_owned()),
+    }
+}
+
 /// The kernels that come with isonorm, for a device.
 pub(super) fn builtin(device: Device) -> Result<Vec<Arc<dyn Contender>>, Error> {
+    builtin_for(device, None)
+}
+
+fn builtin_for(device: Device, arch: Option<&str>) -> Result<Vec<Arc<dyn Contender>>, Error> {
     match device {
-        Device::Ptx => executed(Library::built_in()?),
+        Device::Ptx => executed(Library::built_in()?, arch),
         Device::Cpu => {
             let kernels = isonorm_kernels::builtin().into_iter();
             Ok(kernels.map(|kernel| Arc::new(InProcess::new(kernel)) as Arc<dyn Contender>).collect())
@@ -215,10 +235,13 @@ pub(super) fn builtin(device: Device) -> Result<Vec<Arc<dyn Contender>>, Error> 
     }
 }
 
-/// The kernels of manifests.
-fn executed(libraries: Vec<Library>) -> Result<Vec<Arc<dyn Contender>>, Error> {
+/// The kernels of manifests, compiled for an architecture if one is asked for.
+fn executed(libraries: Vec<Library>, arch: Option<&str>) -> Result<Vec<Arc<dyn Contender>>, Error> {
     let mut contenders: Vec<Arc<dyn Contender>> = Vec::new();
-    for library in libraries {
+    for mut library in libraries {
+        if let Some(arch) = arch {
+            library.source.arch = arch.to_owned();
+        }
         let kernels = Executed::of(library, Cache::of_user())?.into_iter();
         contenders.extend(kernels.map(|kernel| Arc::new(kernel) as Arc<dyn Contender>));
     }

@@ -55,6 +55,7 @@ fn bad_input_says_what_was_wrong_and_exits_with_2() {
         (&["certify", "--time", "soon"], &["give a time such as 60s"]),
         (&["certify", "--plugin", "/nonexistent/kernel.so"], &["cannot read", "check the path"]),
         (&["certify", "--plugin", &no_library], &["not a shared library"]),
+        (&["certify", "--device", "ptx", "--arch", "hopper"], &["hopper", "sm_80 or sm_90"]),
         (&["certify", "--device", "tpu"], &["tpu", "cpu, ptx"]),
         (&["certify", "--device", "ptx", "--plugin", &no_library], &["leave out --device ptx"]),
         (&["certify", "--device", "cpu", "--cuda", "k.cu"], &["leave out --device"]),
@@ -140,7 +141,13 @@ fn everything_listed_can_be_explained() {
         for part in ["forward", "backward", "special_values"] {
             assert!(explanation[part].as_str().is_some_and(|text| !text.is_empty()), "{name} has no {part}");
         }
-        assert_eq!(explanation["kernels"].as_array().map(Vec::len), Some(2), "kernels of {name}");
+        // For the processor and for CUDA.
+        let kernels = explanation["kernels"].as_array().expect("a list");
+        for half in ["forward", "backward"] {
+            for kernel in [format!("isonorm.{name}.{half}"), format!("isonorm.cuda.{name}.{half}")] {
+                assert!(kernels.contains(&kernel.as_str().into()), "{kernel} is not in {kernels:?}");
+            }
+        }
     }
 }
 

@@ -41,6 +41,8 @@ struct Page {
     findings: usize,
     declined: u64,
     kernels: Vec<Certificate>,
+    /// Whether some of them ran on the PTX executor.
+    executed: bool,
     /// Names of all properties, and for each kernel what was counted for each.
     properties: Vec<String>,
     property_rows: Vec<(String, Vec<Option<Property>>)>,
@@ -121,6 +123,7 @@ pub fn page(summary: &Summary) -> Result<String, Error> {
         findings: summary.findings(),
         declined: summary.declined(),
         kernels: kernels.iter().map(|kernel| Certificate::new(summary, kernel)).collect(),
+        executed: kernels.iter().any(|kernel| kernel.kernel.device == "ptx"),
         property_rows: property_rows.collect(),
         properties: properties.iter().cloned().collect(),
         range_rows: range_rows.collect(),
