@@ -1,11 +1,51 @@
 // Forward and backward of batch, group and instance normalization: see channels.cuh for units, sets and layouts.
 //
-//     forward:   unit_moments -> set_moments (-> running_statistics) -> apply           inference: apply
+//     forward:   sets_forward, or unit_moments -> set_moments -> apply; -> running_statistics            inference: apply
 //     backward:  unit_moments -> set_moments -> unit_products -> set_products, channel_products -> gradient
 //                inference: unit_products -> channel_products; gradient
 //
 // Launches of units have ceil(units / (BLOCK / 32)) blocks (planar) or ceil(c / (lanes * VEC)) * tiles * n (interleaved).
 #include "channels.cuh"
+
+// Normalizes sets whose elements stay in registers, over planar data: a set is a row of `chunks` times s elements, as rows.cuh has
+// them, of chunks that lie together (groups) or a sample apart (of_sample = 0: channels of the batch). x is read once. y may be x.
+// `statistics` may be null.
+template <class T, class W, int VEC, int ITEMS, int THREADS, int CLUSTER>
+__global__ void __launch_bounds__(THREADS * ROWS<THREADS>)
+sets_forward(const T* x, const W* __restrict__ weight, const W* __restrict__ bias, T* y, SetStatistic* __restrict__ statistics,
+             long long sets, int of_sample, int chunks, int s, int c, float eps) {
+    __shared__ typename Sums<THREADS, CLUSTER>::Shared slots;
+    Sums<THREADS, CLUSTER> sum(slots);
+    const Share<VEC, ITEMS, THREADS, CLUSTER> own(chunks * s);
+    const long long set = static_cast<long long>(blockIdx.x / CLUSTER) * ROWS<THREADS> + threadIdx.x / THREADS;
+    const bool is_set = set < sets;
+    const size_t start = static_cast<size_t>(set) * s * (of_sample ? chunks : 1);
+    const size_t step = static_cast<size_t>(s) * (of_sample ? 1 : c);
+    const auto at = [&](int column) { return start + column / s * step + column % s; };
+
+    float kept[ITEMS][VEC];
+    own.each(is_set, [&](int i, int column) { load(x + at(column), kept[i]); });
+    const Statistic statistic = measure<Norm::layer>(own, is_set, kept, [](int) {}, sum, 0, eps);
+    const int first = of_sample ? set % of_sample * chunks : set;
+    own.each(is_set, [&](int i, int column) {
+        const int channel = first + (of_sample ? column / s : 0);
+        const float w = weight ? static_cast<float>(weight[channel]) : 1.f;
+#pragma unroll
+        for (int j = 0; j < VEC; ++j) {
+            float v = normalized<Norm::layer>(kept[i][j], statistic);
+            if (weight) v *= w;
+            if (bias) v += static_cast<float>(bias[channel]);
+            kept[i][j] = v;
+        }
+        store(y + at(column), kept[i]);
+    });
+    if (statistics && is_set && own.first == 0) {
+        float mean = statistic.centre, lost = statistic.lost;
+        settle(mean, lost);
+        statistics[set] = {mean, lost, statistic.rstd, statistic.var};
+    }
+    sum.leave();
+}
 
 // Mean and squares of every unit, from one reading of x.
 template <class T, Layout LAYOUT, int VEC> __global__ void __launch_bounds__(BLOCK, 2)
@@ -78,7 +118,7 @@ unit_moments(const T* __restrict__ x, float* __restrict__ parts, long long n, lo
 
 // Statistics of every set from the moments of its units. A set belongs to THREADS threads: 32 or BLOCK.
 template <Layout LAYOUT, int THREADS> __global__ void __launch_bounds__(BLOCK)
-set_moments(const float* __restrict__ parts, Statistic* __restrict__ statistics, long long n, long long s, int c, int tiles,
+set_moments(const float* __restrict__ parts, SetStatistic* __restrict__ statistics, long long n, long long s, int c, int tiles,
             int tile_size, int of_sample, int width, long long sets, float eps) {
     const Units units(LAYOUT, Sizes{n, s, c, tiles}, Sets{of_sample, width});
     const long long set = blockIdx.x * static_cast<long long>(BLOCK / THREADS) + threadIdx.x / THREADS;
@@ -114,13 +154,13 @@ set_moments(const float* __restrict__ parts, Statistic* __restrict__ statistics,
     }
     if (!is_set || threadIdx.x % THREADS != 0) return;
     const float var = moments[0].squares / count;
-    statistics[set] = Statistic{moments[0].mean, moments[0].lost, rstd_of(var, eps), var};
+    statistics[set] = SetStatistic{moments[0].mean, moments[0].lost, rstd_of(var, eps), var};
 }
 
 // new = old * (1 - factor) + mean over samples of the statistics * factor, with the unbiased variance; without values the old ones.
 // `statistics` [samples, c], each of `count` values.
 __global__ void __launch_bounds__(BLOCK)
-running_statistics(const Statistic* __restrict__ statistics, const float* __restrict__ mean, const float* __restrict__ var,
+running_statistics(const SetStatistic* __restrict__ statistics, const float* __restrict__ mean, const float* __restrict__ var,
                    float* __restrict__ new_mean, float* __restrict__ new_var, long long samples, int c, float count, float keep,
                    float factor) {
     const int channel = blockIdx.x * BLOCK + threadIdx.x;
@@ -130,7 +170,7 @@ running_statistics(const Statistic* __restrict__ statistics, const float* __rest
         const float unbiased = count / (count - 1.f);
         float means = 0.f, vars = 0.f;
         for (long long n = 0; n < samples; ++n) {
-            const Statistic s = statistics[n * c + channel];
+            const SetStatistic s = statistics[n * c + channel];
             means += s.mean, vars += s.var * unbiased;
         }
         of_mean = of_mean * keep + means / samples * factor;
@@ -141,7 +181,7 @@ running_statistics(const Statistic* __restrict__ statistics, const float* __rest
 
 // y = x_hat * weight + bias. Without `statistics` the running ones are taken. y may be x.
 template <class T, class W, Layout LAYOUT, int VEC> __global__ void __launch_bounds__(BLOCK)
-apply(const T* x, const Statistic* __restrict__ statistics, const float* __restrict__ running_mean,
+apply(const T* x, const SetStatistic* __restrict__ statistics, const float* __restrict__ running_mean,
       const float* __restrict__ running_var, const W* __restrict__ weight, const W* __restrict__ bias, T* y,
       long long n, long long s, int c, int tiles, int lanes, int of_sample, int width, float eps) {
     const Sizes sizes{n, s, c, tiles, lanes};
@@ -175,7 +215,7 @@ apply(const T* x, const Statistic* __restrict__ statistics, const float* __restr
 
 // Sums of dy and of dy * x_hat of every unit.
 template <class T, Layout LAYOUT, int VEC> __global__ void __launch_bounds__(BLOCK)
-unit_products(const T* __restrict__ dy, const T* __restrict__ x, const Statistic* __restrict__ statistics,
+unit_products(const T* __restrict__ dy, const T* __restrict__ x, const SetStatistic* __restrict__ statistics,
               const float* __restrict__ running_mean, const float* __restrict__ running_var, float2* __restrict__ parts,
               long long n, long long s, int c, int tiles, int lanes, int of_sample, int width, float eps) {
     const Sizes sizes{n, s, c, tiles, lanes};
@@ -270,7 +310,7 @@ channel_products(const float2* __restrict__ parts, W* __restrict__ dweight, W* _
 
 // dx = rstd * (dy * weight - mean(dy * weight) - x_hat * mean(dy * weight * x_hat)); with running statistics rstd * dy * weight.
 template <class T, class W, Layout LAYOUT, int VEC> __global__ void __launch_bounds__(BLOCK)
-gradient(const T* __restrict__ dy, const T* __restrict__ x, const Statistic* __restrict__ statistics,
+gradient(const T* __restrict__ dy, const T* __restrict__ x, const SetStatistic* __restrict__ statistics,
          const float2* __restrict__ means, const float* __restrict__ running_mean, const float* __restrict__ running_var,
          const W* __restrict__ weight, T* __restrict__ dx, long long n, long long s, int c, int tiles, int lanes, int of_sample,
          int width, float eps) {

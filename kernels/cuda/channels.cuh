@@ -4,7 +4,7 @@
 // into units, tiles of the positions of one channel of one sample, whose sums a second launch adds up in a fixed order: so
 // the chip is full however many sets there are. Sums of a unit stand at n * C * tiles + c * (tiles or 1) + tile * (1 or C).
 #pragma once
-#include "norm.cuh"
+#include "rows.cuh"
 
 // planar: positions of a channel are neighbours, n * C * S + c * S + s. A unit belongs to a warp.
 // interleaved: channels of a position are, n * S * C + s * C + c. A block takes `lanes` * VEC channels of a tile of positions.
@@ -124,13 +124,11 @@ __device__ __forceinline__ void merge(Moments (&a)[N], float& a_count, const Mom
 }
 
 // What a set is normalized with.
-struct alignas(16) Statistic {
+struct alignas(16) SetStatistic {
     float mean, lost;
     float rstd;
     float var;
 };
-
-__device__ __forceinline__ float rstd_of(float var, float eps) { return 1.f / sqrtf(var + eps); }
 
 // Sets of a sample, and channels of a set. A channel of a sample belongs to set n * of_sample + c / width; a batch's sets are its
 // channels: of_sample = 0, width = 1.
@@ -174,10 +172,10 @@ struct Line {
     float mean, rstd, offset;
 
     // From the statistic of the channel's set, or from running statistics.
-    __device__ __forceinline__ Line(const Statistic* statistics, Sets sets, const float* mean_in, const float* var_in, float eps,
+    __device__ __forceinline__ Line(const SetStatistic* statistics, Sets sets, const float* mean_in, const float* var_in, float eps,
                                     long long n, int c) {
         if (statistics) {
-            const Statistic s = statistics[sets.of(n, c)];
+            const SetStatistic s = statistics[sets.of(n, c)];
             mean = s.mean, rstd = s.rstd, offset = -(s.lost * s.rstd);
         } else {
             mean = mean_in[c], rstd = rstd_of(var_in[c], eps), offset = -0.f;

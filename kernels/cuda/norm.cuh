@@ -57,6 +57,8 @@ template <int N, class T> __device__ __forceinline__ void store(T* p, const floa
     }
 }
 
+__device__ __forceinline__ float rstd_of(float mean_square, float eps) { return 1.f / sqrtf(mean_square + eps); }
+
 // The sum over each WIDTH neighbouring lanes, the same in all of them.
 template <int WIDTH = 32> __device__ __forceinline__ float warp_sum(float v) {
 #pragma unroll

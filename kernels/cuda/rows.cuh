@@ -68,6 +68,7 @@ struct Statistic {
     float centre = 0.f;  // layer: the mean, rounded; compressed: the sum
     float rstd = 1.f;    // l2: what is divided by
     float offset = 0.f;  // layer: what rounding the mean has lost, normalized
+    float lost = 0.f, var = 0.f;  // layer
     bool is_norm = true; // l2: whether the norm is what is divided by
 };
 
@@ -76,8 +77,6 @@ template <Norm NORM> __device__ __forceinline__ float normalized(float x, const 
     if constexpr (NORM == Norm::l2) return x / s.rstd;
     return x * s.rstd;
 }
-
-__device__ __forceinline__ float rstd_of(float mean_square, float eps) { return 1.f / sqrtf(mean_square + eps); }
 
 // The statistic of a row, from this thread's `values`; `fetch(column)` puts them there where they are not kept.
 template <Norm NORM, class Own, int KEEP, int VEC, class Fetch, class Sum>
@@ -109,7 +108,7 @@ __device__ __forceinline__ Statistic measure(const Own& own, bool is_row, float 
         float var = moments[1] / n - lost * lost;
         if (var < 0.f) var = 0.f;  // not fmaxf, which would turn NaN into 0
         const float rstd = rstd_of(var, eps);
-        return {centre, rstd, -(lost * rstd)};
+        return {centre, rstd, -(lost * rstd), lost, var};
     } else {
         float sums[2] = {0.f, 0.f};
         own.each(is_row, [&](int i, int c) {
@@ -131,7 +130,7 @@ __device__ __forceinline__ Statistic measure(const Own& own, bool is_row, float 
         if constexpr (NORM == Norm::l2) {
             const float norm = sqrtf(squares[0]);
             // A norm of NaN stays one.
-            return {0.f, norm < eps ? eps : norm, 0.f, norm >= eps && norm != 0.f};
+            return {0.f, norm < eps ? eps : norm, 0.f, 0.f, 0.f, norm >= eps && norm != 0.f};
         }
         return {0.f, rstd_of(squares[0] / (NORM == Norm::partial ? static_cast<float>(k) : n), eps)};
     }

@@ -48,6 +48,11 @@ impl Offer {
         }
     }
 
+    /// Whether all sizes are among those that the axes can have.
+    fn takes(&self, problem: &Problem) -> bool {
+        self.sizes.iter().all(|(axis, sizes)| sizes.contains(&problem.size(axis)))
+    }
+
     /// Gives the axes sizes that they can have, one for each drawn by `pick`, and the others fewer elements where that makes
     /// too many.
     pub fn resize(&self, dims: &mut BTreeMap<&'static str, Vec<usize>>, mut pick: impl FnMut(&[usize]) -> usize) {
@@ -163,7 +168,7 @@ impl Plan {
         }
         let mut adapted = problem.clone();
         (self.family.adapt)(&mut adapted, draws);
-        if adapted.validate().is_ok() { adapted } else { problem }
+        if adapted.validate().is_ok() && offer.takes(&adapted) { adapted } else { problem }
     }
 }
 
