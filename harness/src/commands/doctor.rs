@@ -37,6 +37,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
         found("GPU", says("nvidia-smi", &["--query-gpu=name,driver_version", "--format=csv,noheader"])),
         found("NVRTC", nvrtc()),
         found("Python", says("python3", &["--version"])),
+        found("Triton", triton()),
         found("C compiler", says("cc", &["--version"])),
         found("copy bandwidth", format!("{:.1} GB/s read and written, one thread, 64 MiB", copy_bandwidth() / 1e9)),
     ];
@@ -54,6 +55,14 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
 fn nvrtc() -> String {
     match locate() {
         Ok(Nvrtc { version, found, .. }) => format!("{version}, {found}"),
+        Err(_) => "not found".to_owned(),
+    }
+}
+
+/// What would compile Triton functions.
+fn triton() -> String {
+    match isonorm_cuda::compile::triton() {
+        Ok(triton) => format!("{}, {}", triton.version, triton.python),
         Err(_) => "not found".to_owned(),
     }
 }

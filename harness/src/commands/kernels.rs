@@ -1,6 +1,7 @@
 //! Which kernels a command is about: options that several verbs share.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::ScopedJoinHandle;
@@ -10,6 +11,7 @@ use clap::{Args, ValueEnum};
 use isonorm_cuda::Library;
 use isonorm_cuda::compile::Cache;
 use isonorm_cuda::driver::Gpu;
+use isonorm_cuda::manifest::Kernel;
 use isonorm_kernels::abi::{Direction, DtypeSet};
 use isonorm_oracles::operators;
 
@@ -43,6 +45,10 @@ pub(super) struct Selection {
     /// it (F.cu or F.ptx, and F.toml); may be repeated.
     #[arg(long, value_name = "F", conflicts_with = "plugin")]
     cuda: Vec<PathBuf>,
+    /// The Triton function KERNEL of this file, described by the manifest F.toml beside it; F.py alone means all of the
+    /// manifest's kernels. Compiled by the Triton of ISONORM_PYTHON, or of python3; may be repeated.
+    #[arg(long, value_name = "F.py:KERNEL", conflicts_with = "plugin")]
+    triton: Vec<String>,
     /// The architecture that CUDA sources are compiled for, such as sm_80; the manifest's, or sm_90, unless told.
     #[arg(long, value_name = "SM", value_parser = arch)]
     arch: Option<String>,
@@ -124,13 +130,15 @@ impl Selection {
                 "a shared library's kernels run on the CPU: leave out --device {device}"
             )));
         }
-        if device == Device::Cpu && !self.cuda.is_empty() {
+        if device == Device::Cpu && !(self.cuda.is_empty() && self.triton.is_empty()) {
             return Err(Error::Usage(
                 "CUDA kernels cannot run on the CPU itself: leave out --device, or give ptx or cuda".to_owned(),
             ));
         }
-        if !self.cuda.is_empty() {
-            let libraries = self.cuda.iter().map(|path| Library::open(path)).collect::<Result<Vec<_>, _>>()?;
+        if !(self.cuda.is_empty() && self.triton.is_empty()) {
+            let cuda = self.cuda.iter().map(|path| Ok(Library::open(path)?));
+            let libraries =
+                cuda.chain(self.triton.iter().map(|what| triton(what))).collect::<Result<Vec<_>, Error>>()?;
             return of_manifests(libraries, device, self.arch.as_deref());
         }
         if self.plugin.is_empty() {
@@ -149,7 +157,7 @@ impl Selection {
 
     /// What the kernels run on.
     pub(super) fn device(&self) -> Device {
-        self.device.unwrap_or(if self.cuda.is_empty() { Device::Cpu } else { Device::Ptx })
+        self.device.unwrap_or(if self.cuda.is_empty() && self.triton.is_empty() { Device::Cpu } else { Device::Ptx })
     }
 
     /// What to add to a replay line so that it finds the same kernels.
@@ -183,9 +191,11 @@ impl Selection {
         let arch = self.arch.iter().flat_map(|arch| ["--arch".to_owned(), arch.clone()]);
         let files = [("--plugin", &self.plugin), ("--cuda", &self.cuda)];
         let files = files.into_iter().flat_map(|(option, paths)| paths.iter().map(move |path| (option, path)));
+        let triton = self.triton.iter().flat_map(|what| ["--triton".to_owned(), what.clone()]);
         device
             .chain(arch)
             .chain(files.flat_map(|(option, path)| [option.to_owned(), path.display().to_string()]))
+            .chain(triton)
             .collect()
     }
 
@@ -221,6 +231,28 @@ fn arch(text: &str) -> Result<String, String> {
         Some(digits) if digits.parse::<u32>().is_ok() => Ok(text.to_owned()),
         _ => Err("give an architecture such as sm_80 or sm_90".to_owned()),
     }
+}
+
+/// The kernels of a manifest that launch a Triton function: `F.py:KERNEL`, or all of them: `F.py`.
+fn triton(what: &str) -> Result<Library, Error> {
+    let (file, function) = match what.rsplit_once(':') {
+        Some((file, function)) if !function.contains('/') => (file, Some(function)),
+        _ => (what, None),
+    };
+    if !file.ends_with(".py") {
+        return Err(Error::Usage(format!("--triton is {what}: give a Python file and a function in it, F.py:KERNEL")));
+    }
+    let mut library = Library::open(Path::new(file))?;
+    let Some(function) = function else { return Ok(library) };
+    let launches = |kernel: &Kernel| kernel.launches.iter().any(|launch| launch.entry.text == function);
+    let known: BTreeSet<&str> =
+        library.kernels.iter().flat_map(|kernel| &kernel.launches).map(|launch| &*launch.entry.text).collect();
+    if !known.contains(function) {
+        let known = known.into_iter().collect::<Vec<_>>().join(", ");
+        return Err(Error::Usage(format!("{} launches no `{function}`; it launches {known}", library.name)));
+    }
+    library.kernels.retain(launches);
+    Ok(library)
 }
 
 /// The kernels that come with isonorm, for a device.

@@ -57,6 +57,8 @@ fn bad_input_says_what_was_wrong_and_exits_with_2() {
         (&["certify", "--plugin", &no_library], &["not a shared library"]),
         (&["certify", "--plugin", &no_library, "--device", "cuda"], &["leave out --device cuda"]),
         (&["certify", "--device", "ptx", "--arch", "hopper"], &["hopper", "sm_80 or sm_90"]),
+        (&["certify", "--triton", "norms.cu:f"], &["F.py:KERNEL"]),
+        (&["certify", "--triton", "/nonexistent/norms.py:f"], &["cannot read", "check the path"]),
         (&["certify", "--device", "tpu"], &["tpu", "cpu, ptx"]),
         (&["certify", "--device", "ptx", "--plugin", &no_library], &["leave out --device ptx"]),
         (&["certify", "--device", "cpu", "--cuda", "k.cu"], &["leave out --device"]),

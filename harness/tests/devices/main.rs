@@ -32,25 +32,75 @@ const CUDA_BUGS: &[Bug] = &[
     bug("no barrier in the tree", "cuda/rms_norm.cu", "+ half];\n        __syncthreads();", "+ half];"),
     bug("no barrier before the tree", "cuda/rms_norm.cu", "= sum;\n    __syncthreads();", "= sum;"),
     bug("eps outside the root", "cuda/rms_norm.cu", "rsqrtf(sums[0] / d + eps)", "rsqrtf(sums[0] / d) + eps"),
-    bug("one entry too many", "cuda/rms_norm.cu", "i < d; i += blockDim.x) {\n        const float s", "i <= d; i += blockDim.x) {\n        const float s"),
+    bug(
+        "one entry too many",
+        "cuda/rms_norm.cu",
+        "i < d; i += blockDim.x) {\n        const float s",
+        "i <= d; i += blockDim.x) {\n        const float s",
+    ),
     bug("a sum of half precision", "cuda/rms_norm.cu", "float sum = 0;", "T sum = 0.0f;"),
-    bug("the weight is not looked for", "cuda/rms_norm.cu", "weight ? static_cast<float>(weight[i]) : 1.0f", "static_cast<float>(weight[i])"),
-    bug("rows overlap", "cuda/rms_norm.cu", "y += static_cast<size_t>(blockIdx.x) * d;", "y += static_cast<size_t>(blockIdx.x) * (d - 1);"),
-    bug("a row rounded before it is scaled", "cuda/rms_norm.cu", "static_cast<float>(x[i]) * rrms *", "static_cast<float>(static_cast<T>(static_cast<float>(x[i]) * rrms)) *"),
+    bug(
+        "the weight is not looked for",
+        "cuda/rms_norm.cu",
+        "weight ? static_cast<float>(weight[i]) : 1.0f",
+        "static_cast<float>(weight[i])",
+    ),
+    bug(
+        "rows overlap",
+        "cuda/rms_norm.cu",
+        "y += static_cast<size_t>(blockIdx.x) * d;",
+        "y += static_cast<size_t>(blockIdx.x) * (d - 1);",
+    ),
+    bug(
+        "a row rounded before it is scaled",
+        "cuda/rms_norm.cu",
+        "static_cast<float>(x[i]) * rrms *",
+        "static_cast<float>(static_cast<T>(static_cast<float>(x[i]) * rrms)) *",
+    ),
 ];
 
 const TRITON_BUGS: &[Bug] = &[
     bug("the mean over the block", TRITON[0], "axis=0) / d + eps", "axis=0) / BLOCK + eps"),
-    bug("eps outside the root", TRITON[0], "1.0 / tl.sqrt(tl.sum(v * v, axis=0) / d + eps)", "1.0 / (tl.sqrt(tl.sum(v * v, axis=0) / d) + eps)"),
+    bug(
+        "eps outside the root",
+        TRITON[0],
+        "1.0 / tl.sqrt(tl.sum(v * v, axis=0) / d + eps)",
+        "1.0 / (tl.sqrt(tl.sum(v * v, axis=0) / d) + eps)",
+    ),
     bug("a sum of half precision", TRITON[0], "other=0.0).to(tl.float32)", "other=0.0)"),
     bug("the store is not masked", TRITON[0], "out.to(y.dtype.element_ty), mask=mask)", "out.to(y.dtype.element_ty))"),
-    bug("every other row is left out", TRITON[1], "range(tl.program_id(0), r, tl.num_programs(0))", "range(tl.program_id(0), r, 2 * tl.num_programs(0))"),
+    bug(
+        "every other row is left out",
+        TRITON[1],
+        "range(tl.program_id(0), r, tl.num_programs(0))",
+        "range(tl.program_id(0), r, 2 * tl.num_programs(0))",
+    ),
     bug("the share of one row only", TRITON[1], "share += g * xhat", "share = g * xhat"),
-    bug("partials on top of each other", TRITON[1], "tl.program_id(0).to(tl.int64) * d + columns, share", "columns, share"),
+    bug(
+        "partials on top of each other",
+        TRITON[1],
+        "tl.program_id(0).to(tl.int64) * d + columns, share",
+        "columns, share",
+    ),
     bug("partials are not all added up", TRITON[1], "in range(programs)", "in range(programs - 1)"),
-    bug("the centred row is not masked", TRITON[2], "tl.where(mask, v - tl.sum(v, axis=0) / d, 0.0)", "v - tl.sum(v, axis=0) / d"),
-    bug("the mean of squares less the square of the mean", TRITON[2], "tl.sum(centered * centered, axis=0) / d", "(tl.sum(v * v, axis=0) / d - (tl.sum(v, axis=0) / d) * (tl.sum(v, axis=0) / d))"),
-    bug("the bias is scaled", TRITON[2], "out += tl.load(bias + columns, mask=mask).to(tl.float32)", "out += rstd * tl.load(bias + columns, mask=mask).to(tl.float32)"),
+    bug(
+        "the centred row is not masked",
+        TRITON[2],
+        "tl.where(mask, v - tl.sum(v, axis=0) / d, 0.0)",
+        "v - tl.sum(v, axis=0) / d",
+    ),
+    bug(
+        "the mean of squares less the square of the mean",
+        TRITON[2],
+        "tl.sum(centered * centered, axis=0) / d",
+        "(tl.sum(v * v, axis=0) / d - (tl.sum(v, axis=0) / d) * (tl.sum(v, axis=0) / d))",
+    ),
+    bug(
+        "the bias is scaled",
+        TRITON[2],
+        "out += tl.load(bias + columns, mask=mask).to(tl.float32)",
+        "out += rstd * tl.load(bias + columns, mask=mask).to(tl.float32)",
+    ),
     bug("the mean of dy without the weight", TRITON[3], "tl.sum(t, axis=0) / d - xhat", "tl.sum(g, axis=0) / d - xhat"),
     bug("dbias is dweight", TRITON[3], "bias_share += g\n", "bias_share += g * xhat\n"),
 ];
@@ -121,7 +171,7 @@ fn cuda() {
 
 #[test]
 fn triton() {
-    if let Err(error) = isonorm_cuda::compile::Triton::start() {
+    if let Err(error) = isonorm_cuda::compile::triton() {
         let _ = writeln!(io::stderr(), "SKIPPED, no Triton function was compiled: {error}");
         return;
     }

@@ -3,6 +3,7 @@
 mod cache;
 mod locate;
 mod nvrtc;
+mod triton;
 
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,7 @@ use crate::launch::Step;
 
 pub use cache::Cache;
 pub use locate::{Nvrtc, locate};
+pub use triton::{Triton, triton};
 
 /// What a source is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +144,7 @@ impl Source {
     ///
     /// # Errors
     /// If there is no compiler, or it refuses the source: with its log.
-    pub fn compile(&self, step: &Step, _aligned: bool, cache: &Cache) -> Result<Compiled, CompileError> {
+    pub fn compile(&self, step: &Step, aligned: bool, cache: &Cache) -> Result<Compiled, CompileError> {
         match self.language {
             Language::Ptx => Ok(Compiled::new(self.text.clone(), step.entry.clone())),
             Language::Cuda => {
@@ -150,7 +152,8 @@ impl Source {
                 let key = self.key(&nvrtc.version, &step.entry);
                 cache.get(&key, || nvrtc::compile(nvrtc, self, &step.entry))
             }
-            Language::Triton => Err(CompileError::Unavailable("this version compiles no Triton yet".to_owned())),
+            // Triton has a cache of its own, which also knows what the file imports.
+            Language::Triton => triton()?.compile(self, step, aligned),
         }
     }
 

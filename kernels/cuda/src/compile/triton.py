@@ -1,6 +1,6 @@
 """Compiles Triton functions to PTX for a GPU that need not be there, one request a line, until its input ends.
 
-A request is {"file", "kernel", "arch": 90, "arguments": [...], "constants": {name: literal}, "options": {"num_warps": 4}}.
+A request is {"file", "kernel", "arch": "90", "arguments": [...], "constants": {name: literal}, "options": {"num_warps": 4}}.
 Constants are Python literals; a text that begins with `tl.` is what Triton has under that name. The arguments, in the
 order of the function's parameters that are no constants, are each
 
@@ -10,8 +10,8 @@ order of the function's parameters that are no constants, are each
     null                                            no tensor: Python's None
 
 Triton's own launcher specializes a function on the same properties, so that what is compiled is what it would launch.
-The answer has the PTX, the entry's name, the threads of a block, bytes of shared memory, which arguments are left as
-parameters of the entry (None and integers that are 1 became constants), and how many scratch pointers follow them; or
+The answer has the PTX, the kernel's name in it, the threads of a block, bytes of shared memory, which arguments are left as
+parameters of the kernel (None and integers that are 1 became constants), and how many null pointers follow them; or
 {"error": why not}. The first line that is written greets with {"triton": version, "python": path}, or {"error"}. Triton
 caches what it compiled on disk, by the source of everything that a function uses.
 """
@@ -22,6 +22,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import sys
 
 TYPES = {"i32": "i32", "i64": "i64", "u32": "u32", "u64": "u64", "f32": "fp32", "f64": "fp64", "bf16": "bf16", "f16": "fp16"}
@@ -143,7 +144,7 @@ def answer(request, modules):
     signature, constexprs, attributes, left = fill(function, heuristics, configurations, request["arguments"], given)
     source = ASTSource(function, signature, constexprs, attributes)
     try:
-        compiled = triton.compile(source, target=GPUTarget("cuda", request["arch"], 32), options=request["options"])
+        compiled = triton.compile(source, target=GPUTarget("cuda", int(request["arch"].rstrip("af")), 32), options=request["options"])
     except Exception as error:
         raise Refusal(f"Triton does not compile {kernel}: {type(error).__name__}: {error}") from error
     ptx, metadata = compiled.asm["ptx"], compiled.metadata
@@ -154,16 +155,17 @@ def answer(request, modules):
     threads = re.search(r"\.reqntid\s+(\d+)", ptx)
     return {
         "ptx": ptx,
-        "entry": entry[1],
+        "name": entry[1],
         "threads": int(threads[1]) if threads else 32 * metadata.num_warps,
-        "cluster": list(getattr(metadata, "cluster_dims", None) or (1, 1, 1)),
         "shared": metadata.shared,
         "arguments": left,
-        "scratch": entry[2].count(".param") - len(left),
+        "nulls": entry[2].count(".param") - len(left),
     }
 
 
 def main():
+    # An interrupt is for the program that asks; the end of its requests ends this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # What a user's module prints goes elsewhere.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
