@@ -11,7 +11,7 @@
 // them, of chunks that lie together (groups) or a sample apart (of_sample = 0: channels of the batch). x is read once. y may be x.
 // `statistics` may be null.
 template <class T, class W, int VEC, int ITEMS, int THREADS, int CLUSTER>
-__global__ void __launch_bounds__(THREADS * ROWS<THREADS>, RESIDENT<VEC, THREADS, 1024>)
+__global__ void __launch_bounds__(THREADS * ROWS<THREADS>, RESIDENT<VEC, THREADS, 768>)
 sets_forward(const T* x, const W* __restrict__ weight, const W* __restrict__ bias, T* y, SetStatistic* __restrict__ statistics,
              long long sets, int of_sample, int chunks, int s, int c, float eps) {
     __shared__ typename Sums<THREADS, CLUSTER>::Shared slots;
