@@ -74,7 +74,7 @@ pub(super) struct Calls<'a> {
     pub(super) conduct: Vec<Conduct>,
     pub(super) seconds: f64,
     /// What the launches of the first call did.
-    pub(super) work: Option<Work>,
+    pub(super) work: Option<Box<Work>>,
 }
 
 /// Where calls are made.

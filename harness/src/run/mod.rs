@@ -164,7 +164,7 @@ pub struct Answer {
     /// How long the first call took.
     pub seconds: f64,
     /// What its launches did, where an executor counted it.
-    pub work: Option<Work>,
+    pub work: Option<Box<Work>>,
 }
 
 /// What the launches of a call did.

@@ -264,7 +264,7 @@ impl Room for ExecutedRunner {
         self.scenes = [first, second];
         let [first, second] = &self.scenes;
         let scenes = [first.scene(poison[0]), second.scene(poison[1])];
-        Ok(Calls { scenes, prelude: Vec::new(), conduct, seconds, work: Some(work) })
+        Ok(Calls { scenes, prelude: Vec::new(), conduct, seconds, work: Some(Box::new(work)) })
     }
 }
 
