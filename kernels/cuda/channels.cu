@@ -11,7 +11,7 @@
 // them, of chunks that lie together (groups) or a sample apart (of_sample = 0: channels of the batch). x is read once. y may be x.
 // `statistics` may be null.
 template <class T, class W, int VEC, int ITEMS, int THREADS, int CLUSTER>
-__global__ void __launch_bounds__(THREADS * ROWS<THREADS>)
+__global__ void __launch_bounds__(THREADS * ROWS<THREADS>, RESIDENT<VEC, THREADS, 768>)
 sets_forward(const T* x, const W* __restrict__ weight, const W* __restrict__ bias, T* y, SetStatistic* __restrict__ statistics,
              long long sets, int of_sample, int chunks, int s, int c, float eps) {
     __shared__ typename Sums<THREADS, CLUSTER>::Shared slots;
@@ -159,9 +159,9 @@ set_moments(const float* __restrict__ parts, SetStatistic* __restrict__ statisti
 
 // new = old * (1 - factor) + mean over samples of the statistics * factor, with the unbiased variance; without values the old ones.
 // `statistics` [samples, c], each of `count` values.
-__global__ void __launch_bounds__(BLOCK)
-running_statistics(const SetStatistic* __restrict__ statistics, const float* __restrict__ mean, const float* __restrict__ var,
-                   float* __restrict__ new_mean, float* __restrict__ new_var, long long samples, int c, float count, float keep,
+template <class S> __global__ void __launch_bounds__(BLOCK)
+running_statistics(const SetStatistic* __restrict__ statistics, const S* __restrict__ mean, const S* __restrict__ var,
+                   S* __restrict__ new_mean, S* __restrict__ new_var, long long samples, int c, float count, float keep,
                    float factor) {
     const int channel = blockIdx.x * BLOCK + threadIdx.x;
     if (channel >= c) return;

@@ -3,10 +3,15 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-// N neighbours of type T, loaded and stored in one access.
+// N neighbours of type T.
 template <class T, int N> struct alignas(sizeof(T) * N) Vec {
     T v[N];
 };
+
+// One access of 16 bytes. (A store of a structure is taken apart where the compiler sees fit.)
+__device__ __forceinline__ void store_whole(void* p, const uint4& v) {
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(p), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
+}
 
 // Two neighbours at a time, because the processor converts pairs in one instruction.
 __device__ __forceinline__ float2 widen(const float* p) { return make_float2(p[0], p[1]); }
@@ -53,7 +58,11 @@ template <int N, class T> __device__ __forceinline__ void store(T* p, const floa
 #pragma unroll
             for (int i = 0; i < M; i += 2) narrow(out.v + i, make_float2(values[k + i], values[k + i + 1]));
         }
-        *reinterpret_cast<Vec<T, M>*>(p + k) = out;
+        if constexpr (sizeof(out) == 16) {
+            store_whole(p + k, reinterpret_cast<const uint4&>(out));
+        } else {
+            *reinterpret_cast<Vec<T, M>*>(p + k) = out;
+        }
     }
 }
 

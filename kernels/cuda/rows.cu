@@ -6,7 +6,7 @@
 // be the memory of x and residual: a thread reads an element before it writes it, and nobody else reads it. k is for
 // Norm::partial. Blocks: CLUSTER for each ROWS<THREADS> rows.
 template <class T, class W, Norm NORM, Residual RESIDUAL, int VEC, int ITEMS, int THREADS, int CLUSTER>
-__global__ void __launch_bounds__(THREADS * ROWS<THREADS>)
+__global__ void __launch_bounds__(THREADS * ROWS<THREADS>, RESIDENT<VEC, THREADS, RESIDUAL == Residual::none ? 768 : 512>)
 rows_forward(const T* x, const T* residual, const W* __restrict__ weight, const W* __restrict__ bias, T* y, T* residual_out,
              long long rows, int d, int k, float eps) {
     __shared__ typename Sums<THREADS, CLUSTER>::Shared slots;

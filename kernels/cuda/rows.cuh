@@ -16,6 +16,10 @@ enum class Residual { none, rounded, unrounded };
 // Rows of a block: those of a warp or less come several to a block, of four warps.
 template <int THREADS> constexpr int ROWS = THREADS <= 32 ? 128 / THREADS : 1;
 
+// Blocks that a multiprocessor is to hold at once, which bounds registers: enough for so many threads. (Accesses of one element take
+// more registers for addresses, and are slow anyway.)
+template <int VEC, int THREADS, int OF_ALL> constexpr int RESIDENT = VEC == 1 ? 1 : OF_ALL / (THREADS * ROWS<THREADS>);
+
 // Which elements are this thread's.
 template <int VEC, int ITEMS, int THREADS, int CLUSTER> struct Share {
     // Whether registers hold a thread's accesses, and how many. (Enumerators: static members would be variables in the PTX.)

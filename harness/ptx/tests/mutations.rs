@@ -41,7 +41,9 @@ fn leaving_out_any_line_is_noticed() {
     assert!(refused > 0 && reported > 50 && wrong > 20, "{refused} {reported} {wrong}");
     // The kernel is as right without these: the number of rows, of which there is one for each block; whether the variance is
     // negative, which rounding makes it seldom; and the return at the end.
-    let rows = "41: ld.param.u64 \t%rd8, [_Z12rows_forwardIffL4Norm0EL8Residual0ELi4ELi1ELi64ELi1EEvPKT_S4_PKT0_S7_PS2_S8_xiif_param_6];";
-    let expected = [rows, "285: setp.lt.f32 \t%p42, %f145, 0f00000000;", "370: ret;"];
-    assert_eq!(unnoticed, expected);
+    let expected = ["_param_6];", "setp.lt.f32", "ret;"];
+    assert_eq!(unnoticed.len(), expected.len(), "{unnoticed:#?}");
+    for (line, words) in unnoticed.iter().zip(expected) {
+        assert!(line.contains(words), "{line}: not {words}");
+    }
 }
