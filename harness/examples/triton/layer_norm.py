@@ -12,7 +12,7 @@ def layer_norm_forward(x, weight, bias, y, d, eps, BLOCK: tl.constexpr):
     mask = columns < d
     v = tl.load(x + start + columns, mask=mask, other=0.0).to(tl.float32)
     centered = tl.where(mask, v - tl.sum(v, axis=0) / d, 0.0)
-    rstd = 1.0 / tl.sqrt(tl.sum(centered * centered, axis=0) / d + eps)
+    rstd = 1.0 / tl.sqrt_rn(tl.sum(centered * centered, axis=0) / d + eps)
     out = centered * rstd
     if weight is not None:
         out *= tl.load(weight + columns, mask=mask).to(tl.float32)
@@ -36,7 +36,7 @@ def layer_norm_backward(dy, x, weight, dx, weight_partials, bias_partials, r, d,
         v = tl.load(x + start + columns, mask=mask, other=0.0).to(tl.float32)
         g = tl.load(dy + start + columns, mask=mask, other=0.0).to(tl.float32)
         centered = tl.where(mask, v - tl.sum(v, axis=0) / d, 0.0)
-        rstd = 1.0 / tl.sqrt(tl.sum(centered * centered, axis=0) / d + eps)
+        rstd = 1.0 / tl.sqrt_rn(tl.sum(centered * centered, axis=0) / d + eps)
         xhat = centered * rstd
         t = g * w
         out = rstd * (t - tl.sum(t, axis=0) / d - xhat * (tl.sum(t * xhat, axis=0) / d))

@@ -11,7 +11,7 @@ def rms_norm_forward(x, weight, y, d, eps, BLOCK: tl.constexpr):
     columns = tl.arange(0, BLOCK)
     mask = columns < d
     v = tl.load(x + start + columns, mask=mask, other=0.0).to(tl.float32)
-    rrms = 1.0 / tl.sqrt(tl.sum(v * v, axis=0) / d + eps)
+    rrms = 1.0 / tl.sqrt_rn(tl.sum(v * v, axis=0) / d + eps)
     out = v * rrms
     if weight is not None:
         out *= tl.load(weight + columns, mask=mask).to(tl.float32)
@@ -31,7 +31,7 @@ def rms_norm_backward(dy, x, weight, dx, partials, r, d, eps, BLOCK: tl.constexp
         start = row.to(tl.int64) * d
         v = tl.load(x + start + columns, mask=mask, other=0.0).to(tl.float32)
         g = tl.load(dy + start + columns, mask=mask, other=0.0).to(tl.float32)
-        rrms = 1.0 / tl.sqrt(tl.sum(v * v, axis=0) / d + eps)
+        rrms = 1.0 / tl.sqrt_rn(tl.sum(v * v, axis=0) / d + eps)
         xhat = v * rrms
         t = g * w
         out = rrms * (t - xhat * (tl.sum(t * xhat, axis=0) / d))
