@@ -90,21 +90,21 @@ impl Room for GpuRunner {
         let offset = self.kernel.info().layouts.offset;
         let mut kept = Vec::new();
         let mut seconds = 0.0;
-        for scene in 0..2 {
+        for (scene, &filled) in poison.iter().enumerate() {
             let block = &mut self.scenes[scene];
             let step = |tensor: &TensorArg| if offset { tensor.dtype.size() } else { ALIGNMENT };
             let size = examine::lay_out(request, scene, SPACING, step, &mut block.slots);
             block.bytes.resize(size, 0);
             if let Some(other) = request.prelude.as_ref().filter(|_| prelude && scene == 0) {
                 let other: Vec<&[u8]> = other.iter().map(Vec::as_slice).collect();
-                examine::set_scene(&mut block.bytes, &block.slots, &other, poison[scene]);
-                self.launch(request, &plan, &built, scene, poison[scene])?;
+                examine::set_scene(&mut block.bytes, &block.slots, &other, filled);
+                self.launch(request, &plan, &built, scene, filled)?;
                 let Block { bytes, slots } = &self.scenes[scene];
-                kept = Scene { bytes, slots, poison: poison[scene] }.outputs(request);
+                kept = Scene { bytes, slots, poison: filled }.outputs(request);
             }
             let block = &mut self.scenes[scene];
-            examine::set_scene(&mut block.bytes, &block.slots, &request.contents(), poison[scene]);
-            let took = self.launch(request, &plan, &built, scene, poison[scene])?;
+            examine::set_scene(&mut block.bytes, &block.slots, &request.contents(), filled);
+            let took = self.launch(request, &plan, &built, scene, filled)?;
             seconds = if scene == 0 { took } else { seconds };
         }
         let [first, second] = &self.scenes;
