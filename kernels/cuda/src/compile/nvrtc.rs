@@ -68,8 +68,8 @@ fn check(call: &'static str, status: sys::nvrtcResult) -> Result<(), CompileErro
     status.result().map_err(|error| CompileError::Nvrtc { call, reason: error.to_string() })
 }
 
-/// A program of NVRTC, destroyed in the end, and what of it is wanted.
-struct Program(sys::nvrtcProgram, CString);
+/// A program of NVRTC, destroyed in the end, what of it is wanted, and the texts that it may still refer to until then.
+struct Program(sys::nvrtcProgram, CString, #[expect(dead_code, reason = "kept alive")] Vec<CString>);
 
 impl Drop for Program {
     fn drop(&mut self) {
@@ -121,7 +121,8 @@ fn program(nvrtc: &Nvrtc, source: &Source, entry: &str, arch: &str, option: &str
     let (names, contents): (Vec<*const c_char>, Vec<*const c_char>) =
         headers.iter().map(|(name, contents)| (name.as_ptr(), contents.as_ptr())).unzip();
     let mut program = ptr::null_mut();
-    // SAFETY: all texts end with a NUL and, like both lists, outlive the program, which ends with this function.
+    // SAFETY: all texts end with a NUL; both lists outlive the call, and the texts move into the program (where their bytes
+    // stay where they are).
     let created = unsafe {
         sys::nvrtcCreateProgram(
             &mut program,
@@ -133,7 +134,8 @@ fn program(nvrtc: &Nvrtc, source: &Source, entry: &str, arch: &str, option: &str
         )
     };
     check("nvrtcCreateProgram", created)?;
-    let program = Program(program, expression);
+    let texts = headers.into_iter().flat_map(|(name, contents)| [name, contents]).chain([name, code]);
+    let program = Program(program, expression, texts.collect());
     // SAFETY: the program exists and the text outlives it.
     check("nvrtcAddNameExpression", unsafe { sys::nvrtcAddNameExpression(program.0, program.1.as_ptr()) })?;
 
