@@ -184,6 +184,13 @@ pub(crate) enum Op {
         strong: bool,
         ordering: Ordering,
     },
+    /// `ldmatrix` and `stmatrix`: one matrix for each register, to or from shared memory.
+    Matrices {
+        address: Address,
+        registers: Box<[Slot]>,
+        transposed: bool,
+        store: bool,
+    },
     Atomic {
         address: Address,
         bytes: u32,

@@ -209,3 +209,48 @@ fn mbarriers() {
     let (outcome, ..) = threads(&format!("{} {copy} {get}", init(64)));
     assert!(kinds(&outcome.findings).contains(&Kind::CopyInFlight), "{:?}", outcome.findings);
 }
+
+/// Halves numbered as they lie in the array; each warp moves two matrices of its own half of it.
+#[test]
+fn matrices() {
+    let number = |t: u64, matrix: u64, row: u64, column: u64| t / 32 * 128 + matrix * 64 + row * 8 + column;
+    // The pair of halves that a thread holds of a matrix.
+    let pair = move |t: u64, matrix: u64, transposed: bool| {
+        let (row, column) = (t % 32 / 4, t % 4 * 2);
+        let at = |row, column| if transposed { number(t, matrix, column, row) } else { number(t, matrix, row, column) };
+        at(row, column) | at(row, column + 1) << 16
+    };
+    let pairs = |t, transposed| pair(t, 0, transposed) | pair(t, 1, transposed) << 32;
+    // Thread t's word: halves 4 t to 4 t + 3.
+    let word =
+        "mul.wide.u32 %d1, %r0, 4; mul.lo.u64 %d1, %d1, 0x0001000100010001; add.u64 %d1, %d1, 0x0003000200010000;";
+    let own = "shl.b32 %r3, %r0, 3; add.u32 %r3, %s, %r3;";
+    // Lane l's row, of both warps' matrices in turn: 256 bytes a warp.
+    let row = "and.b32 %r4, %r0, 15; shl.b32 %r4, %r4, 4; and.b32 %r5, %r0, 32; shl.b32 %r5, %r5, 3; add.u32 %r4, %r4, %r5; add.u32 %r4, %s, %r4;";
+    for (trans, transposed) in [("", false), (".trans", true)] {
+        let load =
+            format!("ldmatrix.sync.aligned.m8n8.x2{trans}.shared.b16 {{%r8, %r9}}, [%r4]; mov.b64 %d9, {{%r8, %r9}};");
+        results(&format!("{word} {own} {row} st.shared.u64 [%r3], %d1; bar.sync 0; {load}"), |t| pairs(t, transposed));
+
+        // Loaded from where the numbers lie in order and stored so, they lie in order again.
+        let store =
+            format!("bar.sync 0; stmatrix.sync.aligned.m8n8.x2{trans}.shared.b16 [%r4], {{%r8, %r9}}; bar.sync 0;");
+        let again = "ld.shared.u64 %d9, [%r3];";
+        results(&format!("{word} {own} {row} st.shared.u64 [%r3], %d1; bar.sync 0; {load} {store} {again}"), |t| {
+            4 * t * 0x0001_0001_0001_0001 + 0x0003_0002_0001_0000
+        });
+    }
+    let found = |code: String| kinds(&threads(&code).0.findings);
+    let load = "ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%r8, %r9}, [%r4];";
+    let fill = format!("mov.u64 %d9, 0; {word} {own} {row} st.shared.u64 [%r3], %d1;");
+    assert_eq!(found(format!("{fill} {load}")), [Kind::Race], "no barrier before");
+    assert_eq!(
+        found(format!("{fill} bar.sync 0; {load} st.shared.u64 [%r3], %d1;")),
+        [Kind::Race],
+        "no barrier behind"
+    );
+    assert_eq!(found(format!("{fill} bar.sync 0; add.u32 %r4, %r4, 8; {load}")), [Kind::Misaligned]);
+    assert_eq!(found(format!("mov.u64 %d9, 0; {row} {load}")), [Kind::UnwrittenRead]);
+    let part = format!("{fill} bar.sync 0; setp.lt.u32 %p1, %r0, 40; @%p1 {load}");
+    assert_eq!(found(part), [Kind::WrongMask], "eight lanes of the second warp");
+}

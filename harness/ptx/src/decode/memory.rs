@@ -1,4 +1,4 @@
-//! Loads, stores and addresses: ld, ldu, st, cvta, isspacep, prefetch, mapa, getctarank, createpolicy.
+//! Loads, stores and addresses: ld, ldu, st, ldmatrix, stmatrix, cvta, isspacep, prefetch, mapa, getctarank, createpolicy.
 
 use super::{Mods, Operand, Operands, Refusal, Type, types::Kind};
 use crate::program::{Op, Ordering, Space};
@@ -35,6 +35,7 @@ pub(super) fn decode(name: &str, mods: &mut Mods, operands: &mut Operands) -> Re
     match name {
         "ld" | "ldu" => load(mods, operands),
         "st" => store(mods, operands),
+        "ldmatrix" | "stmatrix" => matrices(name, mods, operands),
         "cvta" => {
             let to = mods.flag("to");
             let (space, ty) = (space(mods), mods.ty()?);
@@ -148,4 +149,34 @@ fn store(mods: &mut Mods, operands: &mut Operands) -> Result<Op, Refusal> {
         operands.source(Type::U64)?;
     }
     Ok(Op::Store { address, bytes: ty.bits() / 8, sources: sources.into(), strong, ordering })
+}
+
+/// Matrices of 8 by 8 halves; wider rows and bytes, which sm_100 has, are not known.
+fn matrices(name: &str, mods: &mut Mods, operands: &mut Operands) -> Result<Op, Refusal> {
+    if !(mods.flag("sync") && mods.flag("aligned") && mods.flag("m8n8")) {
+        return Err(format!("{name} is known with .sync.aligned.m8n8"));
+    }
+    let count = mods.one_of(&[("x1", 1), ("x2", 2), ("x4", 4)]).ok_or("no number of matrices")?;
+    let transposed = mods.flag("trans");
+    let space = space(mods);
+    if space != Space::Shared || !mods.flag("b16") {
+        return Err(format!("{name} is known for .shared and .b16"));
+    }
+    let store = name == "stmatrix";
+    let (address, list) = if store {
+        let address = operands.address(space)?;
+        (address, operands.elements()?)
+    } else {
+        let list = operands.elements()?;
+        (operands.address(space)?, list)
+    };
+    if list.len() != count {
+        return Err(format!("{} registers for {count} matrices", list.len()));
+    }
+    let mut registers = Vec::new();
+    for element in list {
+        operands.list.push_front(element);
+        registers.push(if store { operands.source(Type::U32)? } else { operands.result(Type::U32)? });
+    }
+    Ok(Op::Matrices { address, registers: registers.into(), transposed, store })
 }

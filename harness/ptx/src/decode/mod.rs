@@ -80,7 +80,7 @@ pub(crate) fn decode(opcode: &str, operands: &mut Operands) -> Result<Op, Refusa
         "setp" | "set" | "selp" | "slct" => compare::decode,
         "cvt" | "mov" => convert::decode,
         "ld" | "ldu" | "st" | "cvta" | "isspacep" | "prefetch" | "prefetchu" | "mapa" | "getctarank"
-        | "createpolicy" | "applypriority" | "discard" => memory::decode,
+        | "createpolicy" | "applypriority" | "discard" | "ldmatrix" | "stmatrix" => memory::decode,
         "atom" | "red" => atomic::decode,
         "cp" | "mbarrier" => asynchronous::decode,
         "shfl" | "vote" | "match" | "redux" | "activemask" | "elect" => warp::decode,

@@ -7,6 +7,7 @@ mod barrier;
 mod collective;
 mod copy;
 pub(crate) mod group;
+mod matrix;
 mod mbarrier;
 mod place;
 pub(crate) mod space;

@@ -372,6 +372,9 @@ impl Group<'_> {
                 };
                 self.store(warp, active, pc, *address, form, sources);
             }
+            Op::Matrices { address, registers, transposed, store } => {
+                self.matrices(warp, active, pc, *address, registers, *transposed, *store);
+            }
             Op::Atomic { .. } => self.atomic(warp, active, pc),
             Op::CopyAsync { .. }
             | Op::CommitCopies

@@ -365,6 +365,7 @@ fn grains(program: &Program) -> (u32, u32, bool) {
                 see(from.space, if source_bytes.is_some() { 1 } else { *bytes });
             }
             Op::Mbarrier { address, .. } => see(address.space, 8),
+            Op::Matrices { address, .. } => see(address.space, 16),
             _ => {}
         }
     }
