@@ -94,7 +94,8 @@ fn races_in_shared_memory() {
         &[Kind::Race],
         "race: read of shared memory that thread (0, 0, 0) wrote at PTX line",
     );
-    found(&small("all_lanes_store", |_| {}), &[Kind::Race], "race: write of shared memory that thread (0, 0, 0) wrote");
+    // All lanes have the same sum and store it by one instruction: whoever comes last, the result is the same.
+    clean(&small("all_lanes_store", |_| {}));
     let outcome = cluster("no_cluster_barrier");
     assert!(kinds(&outcome.findings).iter().all(|k| matches!(k, Kind::Race | Kind::UnwrittenRead)));
     assert!(

@@ -254,3 +254,17 @@ fn matrices() {
     let part = format!("{fill} bar.sync 0; setp.lt.u32 %p1, %r0, 40; @%p1 {load}");
     assert_eq!(found(part), [Kind::WrongMask], "eight lanes of the second warp");
 }
+
+/// Several threads store to one place of shared memory by one instruction.
+#[test]
+fn stores_of_the_same_value() {
+    let store = "mov.u64 %d9, 0; st.shared.u64 [%s], %d1;";
+    let found = |code: &str| kinds(&threads(code).0.findings);
+    assert_eq!(found(&format!("mov.u64 %d1, 7; {store}")), []);
+    assert_eq!(found(&format!("cvt.u64.u32 %d1, %r0; {store}")), [Kind::Race], "each its own");
+    assert_eq!(found(&format!("setp.eq.u32 %p1, %r0, 40; selp.b64 %d1, 8, 7, %p1; {store}")), [Kind::Race], "but one");
+    assert_eq!(found(&format!("mov.u64 %d1, 7; {store} st.shared.u64 [%s], %d1;")), [Kind::Race], "two instructions");
+    let read = "ld.shared.u64 %d9, [%s];";
+    assert_eq!(found(&format!("mov.u64 %d1, 7; {store} {read}")), [Kind::Race], "read before a barrier");
+    assert_eq!(found(&format!("mov.u64 %d1, 7; {store} bar.sync 0; {read}")), []);
+}

@@ -74,6 +74,9 @@ pub(crate) struct Who {
     pub pc: u32,
     /// Atomic or volatile: such accesses do not race with each other.
     pub strong: bool,
+    /// A store of what is there already. Where another thread's store by the same instruction put it there, the two do not
+    /// race: whichever comes last, the result is the same. Compilers leave several threads to store what all of them have.
+    pub same: bool,
 }
 
 impl Shadow {
@@ -135,7 +138,8 @@ impl Shadow {
     }
 
     fn earlier_write(cell: &Cell, who: Who, clocks: &Clocks) -> Option<Conflict> {
-        if cell.writer == 0 || (cell.strong_write && who.strong) {
+        let repeated = who.same && cell.write_pc == who.pc;
+        if cell.writer == 0 || (cell.strong_write && who.strong) || repeated {
             return None;
         }
         let thread = cell.writer - 1;

@@ -15,12 +15,14 @@ use crate::{
 };
 
 /// What an access moves: `count` elements of `bytes`.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Form {
     pub bytes: u32,
     pub count: u32,
     pub strong: bool,
     pub ordering: Ordering,
+    /// A store of what is there already.
+    pub same: bool,
 }
 
 impl Form {
@@ -46,7 +48,7 @@ impl Group<'_> {
         form: Form,
     ) -> bool {
         let atomic = access == BlockAccess::Atomic;
-        let who = Who { thread, pc, strong: form.strong || atomic };
+        let who = Who { thread, pc, strong: form.strong || atomic, same: form.same };
         let kind = if access == BlockAccess::Read { Access::Read } else { Access::Write };
         let (conflict, name) = match at {
             Place::Shared(block, offset) => {
@@ -248,6 +250,12 @@ impl Group<'_> {
                 });
                 continue;
             }
+            let same = matches!(at, Place::Shared(..))
+                && sources.iter().enumerate().all(|(i, source)| {
+                    let there = self.read(warp, lane, advance(at, i as u32 * form.bytes), form.bytes);
+                    there == warp.get(*source, constants)[lane] & (u64::MAX >> (64 - 8 * form.bytes))
+                });
+            let form = Form { same, ..form };
             if !self.note(warp.first + lane, pc, at, form.total(), BlockAccess::Write, form) {
                 continue;
             }

@@ -17,7 +17,7 @@ impl Group<'_> {
         let Op::Atomic { address, bytes, combine, results, b, c, ordering } = &program.code[pc as usize].op else {
             return;
         };
-        let form = Form { bytes: *bytes, count: results.len() as u32, strong: true, ordering: *ordering };
+        let form = Form { bytes: *bytes, count: results.len() as u32, strong: true, ordering: *ordering, same: false };
         let base = *warp.get(address.base, &program.constants);
         let c = *warp.get(*c, &program.constants);
         let mut old = [[0u64; WARP]; 8];

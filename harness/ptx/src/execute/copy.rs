@@ -30,7 +30,8 @@ pub(crate) struct Copies {
     awaited: Vec<((usize, u64), Copy)>,
 }
 
-const PLAIN: Form = Form { bytes: 1, count: 1, strong: false, ordering: Ordering { acquire: false, release: false } };
+const PLAIN: Form =
+    Form { bytes: 1, count: 1, strong: false, ordering: Ordering { acquire: false, release: false }, same: false };
 
 impl Group<'_> {
     pub(crate) fn asynchronous(&mut self, warp: &mut Warp, active: u32, pc: u32) {

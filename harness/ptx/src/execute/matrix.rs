@@ -8,7 +8,7 @@ use crate::{
         place::advance,
         warp::{Warp, lanes},
     },
-    program::{Address, Ordering, Slot, WARP},
+    program::{Address, Slot, WARP},
 };
 
 /// Rows and columns of a matrix.
@@ -52,25 +52,25 @@ impl Group<'_> {
                 }
             }
         }
-        let form = Form { bytes: 8, count: 2, strong: false, ordering: Ordering::default() };
+        let form = Form { bytes: 8, count: 2, ..Form::default() };
         let access = if store { BlockAccess::Write } else { BlockAccess::Read };
         let mut places = [None; WARP];
         for lane in lanes(active).take_while(|lane| *lane < SIDE * registers.len()) {
             let target = (address.space, base[lane].wrapping_add(address.offset));
-            let at = self.place(warp, lane, pc, target, form.total());
-            let Some(at) = at.filter(|at| self.note(warp.first + lane, pc, *at, form.total(), access, form)) else {
+            let Some(at) = self.place(warp, lane, pc, target, form.total()) else { continue };
+            let parts = [at, advance(at, form.bytes)];
+            let there = parts.map(|at| self.read(warp, lane, at, form.bytes));
+            let row = &mut rows[lane];
+            let new = [0, 4].map(|first| (first..first + 4).rev().fold(0, |all, i| all << 16 | u64::from(row[i])));
+            let form = Form { same: store && new == there, ..form };
+            if !self.note(warp.first + lane, pc, at, form.total(), access, form) {
                 continue;
-            };
+            }
             places[lane] = Some(at);
-            for (part, halves) in rows[lane].chunks_exact_mut(4).enumerate() {
-                let at = advance(at, part as u32 * form.bytes);
-                if store {
-                    let value = halves.iter().rev().fold(0, |all, half| all << 16 | u64::from(*half));
-                    self.write(warp, lane, at, form.bytes, value);
-                } else {
-                    let value = self.read(warp, lane, at, form.bytes);
-                    halves.iter_mut().enumerate().for_each(|(i, half)| *half = (value >> (16 * i)) as u16);
-                }
+            if store {
+                parts.into_iter().zip(new).for_each(|(at, value)| self.write(warp, lane, at, form.bytes, value));
+            } else {
+                row.iter_mut().enumerate().for_each(|(i, half)| *half = (there[i / 4] >> (16 * (i % 4))) as u16);
             }
         }
         self.count(active, &places, form, store);

@@ -55,7 +55,7 @@ impl Group<'_> {
             match action {
                 Mbarrier::Init { count } => {
                     let count = value(*count);
-                    let form = Form { bytes: 8, count: 1, strong: false, ordering };
+                    let form = Form { bytes: 8, count: 1, ordering, ..Form::default() };
                     self.note(thread, pc, Place::Shared(block, at), 8, BlockAccess::Write, form);
                     if count == 0 || count >= 1 << 20 {
                         self.find(Kind::Mbarrier, thread, pc, "", || format!("an mbarrier for {count} arrivals"));
@@ -143,7 +143,7 @@ impl Group<'_> {
 
     /// The initialisation has to be ordered before a use, as any write.
     fn see_initialised(&mut self, thread: usize, pc: u32, (block, at): (usize, u64)) {
-        let form = Form { bytes: 8, count: 1, strong: true, ordering: Ordering::default() };
+        let form = Form { bytes: 8, count: 1, strong: true, ..Form::default() };
         self.note(thread, pc, Place::Shared(block, at), 8, BlockAccess::Read, form);
     }
 

@@ -360,6 +360,7 @@ impl Group<'_> {
                     count: results.len() as u32,
                     strong: *strong,
                     ordering: *ordering,
+                    same: false,
                 };
                 self.load(warp, active, pc, *address, form, results, *extend);
             }
@@ -369,6 +370,7 @@ impl Group<'_> {
                     count: sources.len() as u32,
                     strong: *strong,
                     ordering: *ordering,
+                    same: false,
                 };
                 self.store(warp, active, pc, *address, form, sources);
             }
