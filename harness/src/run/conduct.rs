@@ -19,16 +19,8 @@ pub(super) const ON_CPU: [&str; 9] = [
     "quiescent",
 ];
 
-/// The properties of conduct that a kernel on a GPU shows.
-pub(super) const ON_GPU: [&str; 7] = [
-    "unmodified_inputs",
-    "writes_inside",
-    "writes_everything",
-    "repeatable",
-    "address_independent",
-    "reads_inputs_only",
-    "fresh",
-];
+/// The properties of conduct that a kernel on a GPU shows: all but the last two, which are about this process.
+pub(super) const ON_GPU: &[&str] = ON_CPU.split_at(7).0;
 
 /// The properties of conduct that the PTX executor shows.
 pub(super) const ON_PTX: [&str; 10] = [

@@ -103,6 +103,8 @@ pub struct Call {
     pub channels_last: bool,
     /// Multiprocessors of the device.
     pub sms: u32,
+    /// The architecture that is compiled for, as a number: 90 for `sm_90`.
+    pub arch: u32,
 }
 
 /// What a call is: launches on one stream.
@@ -320,6 +322,7 @@ fn scope(call: &Call) -> Scope {
         ("has", Value::from_pairs(has)),
         ("channels_last", Value::from(call.channels_last)),
         ("sms", Value::from(call.sms)),
+        ("arch", Value::from(call.arch)),
     ];
     scope.extend(more.map(|(name, value)| (name.to_owned(), value)));
     scope

@@ -53,6 +53,7 @@ fn call(r: usize, d: usize, weight: bool) -> Call {
         ],
         channels_last: false,
         sms: 132,
+        arch: 90,
     }
 }
 

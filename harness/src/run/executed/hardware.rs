@@ -75,7 +75,7 @@ struct Block {
 
 impl Runner for GpuRunner {
     fn shows(&self) -> &'static [&'static str] {
-        &conduct::ON_GPU
+        conduct::ON_GPU
     }
 
     fn run(&mut self, request: &Request) -> Outcome {

@@ -84,6 +84,7 @@ impl Executed {
             tensors: self.tensors(request),
             channels_last,
             sms: self.sms,
+            arch: self.modules.source.arch_number(),
         };
         self.kernel.plan(&call).map_err(|error| match error {
             PlanError::Declined(reason) => Outcome::Declined(reason),

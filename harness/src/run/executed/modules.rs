@@ -15,7 +15,7 @@ pub(super) struct Built {
 
 /// What was built of a source so far, by launches that want the same.
 pub(super) struct Modules {
-    source: Source,
+    pub(super) source: Source,
     cache: Cache,
     built: Mutex<HashMap<String, Arc<Once>>>,
 }

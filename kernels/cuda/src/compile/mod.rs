@@ -139,6 +139,12 @@ pub enum CompileError {
 }
 
 impl Source {
+    /// The architecture as a number: 90 for `sm_90` and `sm_90a`; 0 for another name.
+    pub fn arch_number(&self) -> u32 {
+        let number = self.arch.strip_prefix("sm_").map(|number| number.trim_end_matches(char::is_alphabetic));
+        number.and_then(|number| number.parse().ok()).unwrap_or_default()
+    }
+
     /// The PTX of what a launch runs: from the cache if it is there. `aligned` says whether the tensors start at multiples of 16
     /// bytes, which compilers that look at arguments may use.
     ///
