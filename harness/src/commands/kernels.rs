@@ -38,7 +38,7 @@ pub(super) struct Selection {
     /// The kernels of this library instead of the built-in ones; may be repeated.
     #[arg(long, value_name = "F.so")]
     plugin: Vec<PathBuf>,
-    /// Where the kernels run: the built-in ones on the processor, or those for CUDA on the PTX executor.
+    /// Where the kernels run: the built-in ones on the processor, or those for CUDA on the PTX executor or a GPU.
     #[arg(long, value_enum)]
     device: Option<Device>,
     /// The kernels of this CUDA source instead of the built-in ones, executed on the PTX executor: a manifest, or the source beside

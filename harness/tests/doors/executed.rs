@@ -122,7 +122,6 @@ fn every_planted_bug_lacks_its_property() {
         ("reads_unwritten_slots", "reads_inputs_only", "shared memory that nobody wrote"),
         ("no_barrier_before_read", "race_free", "with no barrier between"),
         ("no_barrier_before_reuse", "race_free", "with no barrier between"),
-        ("all_lanes_store", "race_free", "with no barrier between"),
         ("lanes_for_threads", "race_free", "with no barrier between"),
         ("misses_rows", "writes_everything", "800 of 2400 bytes of output y are not written, from byte 800 on"),
         ("barrier_in_branch", "barriers", "barrier"),
