@@ -11,6 +11,7 @@ use cudarc::driver::{CudaContext, CudaFunction, CudaSlice, CudaStream, DevicePtr
 use cudarc::nvrtc::Ptx;
 
 use crate::compile::Compiled;
+use crate::launch::Extent;
 
 /// Bytes of dynamic shared memory that a launch gets without being asked for as an exception.
 const USUAL_SHARED: u32 = 48 << 10;
@@ -57,19 +58,6 @@ pub struct Function(CudaFunction);
 
 /// Memory of the GPU.
 pub struct Memory(CudaSlice<u8>);
-
-/// How a kernel is launched.
-#[derive(Clone, Copy, Debug)]
-pub struct Extent {
-    /// Blocks.
-    pub grid: [u32; 3],
-    /// Threads of a block.
-    pub block: [u32; 3],
-    /// Blocks of a cluster.
-    pub cluster: [u32; 3],
-    /// Bytes of dynamic shared memory.
-    pub shared: u32,
-}
 
 impl Gpu {
     /// Opens it.

@@ -139,6 +139,19 @@ pub struct Step {
     pub num_stages: Option<u32>,
 }
 
+/// How a launch is divided.
+#[derive(Clone, Copy, Debug)]
+pub struct Extent {
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub block: [u32; 3],
+    /// Blocks of a cluster.
+    pub cluster: [u32; 3],
+    /// Bytes of dynamic shared memory.
+    pub shared: u32,
+}
+
 /// An argument of a launch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Given {

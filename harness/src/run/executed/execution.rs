@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use isonorm_cuda::launch::{Given, Plan, Step};
+use isonorm_cuda::launch::{Extent, Given, Plan, Step};
 use isonorm_ptx::{Argument, Buffer, Launch, LaunchError, Memory, Options, Order, Rights};
 
 use super::super::examine::{Poison, Slot};
 use super::super::{Conduct, Outcome, Request, TensorArg, Work};
-use super::modules::{Built, left};
+use super::modules::{Built, arguments, extent};
 
 /// Bytes that allocations of a GPU are aligned to.
 const ALIGNMENT: u64 = 256;
@@ -125,8 +125,7 @@ impl Execution<'_> {
 
     fn launch(&self, step: &Step, built: &Built, placed: &Placed, more_follows: bool) -> Result<Launch, Outcome> {
         let compiled = &built.compiled;
-        let no_block =
-            || Outcome::NotRun(format!("`{}` has no `block`, and its compiler does not say one", step.entry));
+        let Extent { grid, block, cluster, shared } = extent(compiled, step)?;
         let tensors = self.tensors();
         let argument = |given: &Given| {
             let buffer = match given {
@@ -141,15 +140,13 @@ impl Execution<'_> {
             };
             buffer.map_or_else(Argument::null, |buffer| Argument::pointer(&placed.memory, buffer))
         };
-        let mut params: Vec<Argument> = left(compiled, step).into_iter().map(|(_, given)| argument(given)).collect();
-        params.extend((0..compiled.nulls).map(|_| Argument::null()));
         Ok(Launch {
             kernel: compiled.name.clone(),
-            grid: step.grid,
-            block: step.block.or(compiled.block).ok_or_else(no_block)?,
-            cluster: step.cluster.or(compiled.cluster).unwrap_or([1; 3]),
-            shared: step.shared.or(compiled.shared).unwrap_or(0),
-            params,
+            grid,
+            block,
+            cluster,
+            shared,
+            params: arguments(compiled, step).map(argument).collect(),
             options: Options {
                 orders: vec![if self.second { Order::Reverse } else { Order::Forward }],
                 // Workers of a campaign share the cores.

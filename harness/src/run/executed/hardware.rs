@@ -8,12 +8,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use isonorm_cuda::driver::{Extent, Function, Gpu, GpuError, Memory};
+use isonorm_cuda::driver::{Function, Gpu, GpuError, Memory};
 use isonorm_cuda::launch::{Given, Plan};
 use isonorm_kernels::abi::{DtypeSet, KernelInfo};
 
 use super::Executed;
-use super::modules::{Built, left};
+use super::modules::{Built, arguments, extent};
 use crate::run::conduct;
 use crate::run::examine::{self, Calls, Poison, Room, Scene, Slot, Spacing};
 use crate::run::{Contender, Crash, Device, Origin, Outcome, Request, RunError, Runner, TensorArg};
@@ -155,20 +155,8 @@ impl GpuRunner {
         let started = Instant::now();
         for (step, built) in plan.steps.iter().zip(built) {
             let compiled = &built.compiled;
-            let Some(threads) = step.block.or(compiled.block) else {
-                return Err(Outcome::NotRun(format!(
-                    "`{}` has no `block`, and its compiler does not say one",
-                    step.entry
-                )));
-            };
-            let mut arguments: Vec<Vec<u8>> = left(compiled, step).into_iter().map(|(_, given)| bytes(given)).collect();
-            arguments.extend((0..compiled.nulls).map(|_| 0u64.to_le_bytes().to_vec()));
-            let extent = Extent {
-                grid: step.grid,
-                block: threads,
-                cluster: step.cluster.or(compiled.cluster).unwrap_or([1; 3]),
-                shared: step.shared.or(compiled.shared).unwrap_or(0),
-            };
+            let extent = extent(compiled, step)?;
+            let mut arguments: Vec<Vec<u8>> = arguments(compiled, step).map(bytes).collect();
             let function = match self.loaded.entry((compiled.name.clone(), compiled.ptx.clone())) {
                 std::collections::hash_map::Entry::Occupied(loaded) => loaded.into_mut(),
                 std::collections::hash_map::Entry::Vacant(vacant) => vacant.insert(gpu.load(compiled).map_err(lost)?),

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use isonorm_cuda::compile::{Cache, Compiled, Language, Source};
-use isonorm_cuda::launch::{Given, Step};
+use isonorm_cuda::launch::{Extent, Given, Step};
 use isonorm_ptx::Module;
+
+use crate::run::Outcome;
 
 /// A launch, compiled and parsed.
 pub(super) struct Built {
@@ -74,7 +76,27 @@ fn fits(module: &Module, compiled: &Compiled, step: &Step) -> Result<(), String>
 }
 
 /// The arguments that the compiled kernel still takes, with their places in the manifest.
-pub(super) fn left<'a>(compiled: &Compiled, step: &'a Step) -> Vec<(usize, &'a Given)> {
+fn left<'a>(compiled: &Compiled, step: &'a Step) -> Vec<(usize, &'a Given)> {
     let kept = |place: &usize| compiled.arguments.as_ref().is_none_or(|kept| kept.contains(place));
     step.arguments.iter().enumerate().filter(|(place, _)| kept(place)).collect()
+}
+
+/// All arguments of the compiled kernel, in order.
+pub(super) fn arguments<'a>(compiled: &Compiled, step: &'a Step) -> impl Iterator<Item = &'a Given> {
+    let nulls = std::iter::repeat_n(&Given::Null, compiled.nulls);
+    left(compiled, step).into_iter().map(|(_, given)| given).chain(nulls)
+}
+
+/// How a launch is divided: as the manifest says, or else its compiler.
+///
+/// # Errors
+/// If neither says how many threads a block has.
+pub(super) fn extent(compiled: &Compiled, step: &Step) -> Result<Extent, Outcome> {
+    let no_block = || Outcome::NotRun(format!("`{}` has no `block`, and its compiler does not say one", step.entry));
+    Ok(Extent {
+        grid: step.grid,
+        block: step.block.or(compiled.block).ok_or_else(no_block)?,
+        cluster: step.cluster.or(compiled.cluster).unwrap_or([1; 3]),
+        shared: step.shared.or(compiled.shared).unwrap_or(0),
+    })
 }
