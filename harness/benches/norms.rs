@@ -52,7 +52,7 @@ fn main() {
 /// What a kernel is timed on.
 fn workloads(entry: &Entry, full: bool) -> Vec<Workload> {
     let info = entry.contender.info();
-    let usual = workload::usual_shapes(entry.operator);
+    let usual = workload::usual_shapes(entry.operator, entry.contender.device());
     // The second one fits in a core's own cache, the one before the last does not fit in any, or is the largest but one.
     let shapes = if full { usual } else { vec![usual[1].clone(), usual[usual.len().saturating_sub(2).max(2)].clone()] };
     let dtypes = if full { info.dtypes.clone() } else { vec![DtypeSet::uniform(Dtype::F32)] };
@@ -96,7 +96,7 @@ fn three(criterion: &mut Criterion, entry: &Entry, workload: &Workload) {
     if libtorch::offers(workload) {
         group.bench_function(format!("{}/libtorch", parts[3]), |bencher| {
             tch::set_num_threads(workload.case.threads as i32);
-            let libtorch = Libtorch::new(workload, sample()).expect("libtorch answers");
+            let libtorch = Libtorch::new(workload, sample(), tch::Device::Cpu).expect("libtorch answers");
             bench::reserve(bytes).expect("room for what it allocates");
             time(bencher, &mut libtorch.expect("it offers the operator"));
         });

@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use isonorm_reports::record::Machine;
+use isonorm_cuda::driver::Gpu;
+use isonorm_reports::record::{self, Machine};
 
 /// Logical cores.
 pub fn cores() -> usize {
@@ -22,7 +23,14 @@ pub fn describe() -> Machine {
         cores: cores() as u32,
         isa: instruction_sets(),
         os: format!("{system}, {}", std::env::consts::ARCH),
+        gpu: None,
     }
+}
+
+/// A GPU as records name it.
+pub fn gpu(gpu: &Gpu) -> record::Gpu {
+    let Gpu { name, arch, sms, l2, cuda, .. } = gpu;
+    record::Gpu { name: name.clone(), arch: arch.clone(), sms: *sms, l2: *l2, cuda: cuda.clone() }
 }
 
 #[cfg(target_arch = "x86_64")]

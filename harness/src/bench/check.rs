@@ -8,7 +8,6 @@
 use isonorm_oracles::interpret::text::text;
 use isonorm_reports::record::{Finding, Number};
 
-use super::kernel::KernelCall;
 use super::workload::Workload;
 use crate::campaign::findings::Findings;
 use crate::campaign::{Entry, Examiner, Verdict, arithmetic};
@@ -48,14 +47,14 @@ pub fn sample(entry: &Entry, workload: &Workload, replay: &str) -> Result<Checke
     Ok(Checked::Wrong(findings.into_records(1, None).0))
 }
 
-/// Compares what a call has just written with the sample's answer, over and over, where rows or samples do not depend on each
+/// Compares what a call has just written, the memory of its `outputs`, with the sample's answer, over and over, where rows or samples do not depend on each
 /// other. Parts that are the same to the bit as the first one need no second look; the others are judged as the sample was.
 /// Gives what is wrong.
 pub fn whole(
     entry: &Entry,
     workload: &Workload,
     sample: &Materialised,
-    call: &KernelCall,
+    outputs: &[&[u8]],
     replay: &str,
 ) -> Option<Finding> {
     let problem = &workload.case.problem;
@@ -66,7 +65,7 @@ pub fn whole(
         if !spec.axes.iter().flatten().any(|own| *own == axis) {
             continue;
         }
-        let written = call.outputs()[place];
+        let written = outputs[place];
         let first = &written[..output.bytes()];
         for (number, part) in written.chunks(first.len()).enumerate() {
             // The last part may be shorter: what it lacks is taken from the first.
@@ -129,7 +128,7 @@ mod tests {
 
     use super::*;
     use crate::bench::Timed;
-    use crate::bench::kernel::Callable;
+    use crate::bench::kernel::{Callable, KernelCall};
     use crate::run::InProcess;
 
     /// Our kernel, with one element wrong in calls of more than so many rows.
@@ -173,7 +172,7 @@ mod tests {
         let Ok(Checked::Right(sample)) = sample(&entry, &workload, "") else { panic!("right on the sample") };
         let mut call = KernelCall::new(Callable::BuiltIn(kernel), &workload, &sample, false).expect("memory");
         call.call().expect("it answers");
-        whole(&entry, &workload, &sample, &call, "")
+        whole(&entry, &workload, &sample, &call.outputs(), "")
     }
 
     #[test]

@@ -49,19 +49,21 @@ pub fn offers(workload: &Workload) -> bool {
 }
 
 impl<'a> Libtorch<'a> {
-    /// Prepares the operator of a workload whose tensors hold the values of `sample` over and over; `Ok(None)` if libtorch
-    /// has no such operator, or not in this form.
+    /// Prepares the operator of a workload whose tensors, on this device, hold the values of `sample` over and over; `Ok(None)`
+    /// if libtorch has no such operator, or not in this form.
     ///
     /// # Errors
     /// If there is not enough memory, or libtorch refuses.
-    pub fn new(workload: &'a Workload, sample: &Materialised) -> Result<Option<Libtorch<'a>>, String> {
+    pub fn new(workload: &'a Workload, sample: &Materialised, device: Device) -> Result<Option<Libtorch<'a>>, String> {
         let problem = &workload.case.problem;
         let Some(forward) = problem.operator.native else { return Ok(None) };
         let request = outline(&workload.case);
         let memory = tile_inputs(&request.inputs, sample)?;
         let mut tensors = Vec::new();
         for (arg, memory) in request.inputs.iter().zip(&memory) {
-            tensors.push((arg.name.clone(), tensor(arg, memory, problem)?));
+            // A copy on another device lies alike; on this one there is none.
+            let tensor = tensor(arg, memory, problem)?.f_to_device(device).map_err(|error| error.to_string())?;
+            tensors.push((arg.name.clone(), tensor));
         }
         let tracked = problem.direction == Direction::Backward;
         let mut leaves = Vec::new();

@@ -7,6 +7,7 @@ pub mod caches;
 pub mod ceilings;
 pub mod check;
 pub mod copy;
+pub mod gpu;
 pub mod instructions;
 pub mod kernel;
 pub mod libtorch;
@@ -16,7 +17,7 @@ pub mod slowed;
 pub mod statistics;
 pub mod workload;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use isonorm_oracles::interpret::cost::cost;
 use isonorm_reports::record::{Bench, Finding, Number, Setting};
@@ -27,7 +28,7 @@ use caches::Caches;
 use copy::Copy;
 use kernel::{Callable, KernelCall};
 use libtorch::Libtorch;
-use paired::Pace;
+use paired::{Pace, Rounds};
 use slowed::Slowed;
 use workload::Workload;
 
@@ -51,6 +52,28 @@ pub trait Timed {
     fn surcharge(&mut self) -> Result<(), String> {
         Ok(())
     }
+
+    /// Seconds that so many calls take together, or so many surcharges.
+    ///
+    /// # Errors
+    /// Why they are not done.
+    fn time(&mut self, what: What, times: u32) -> Result<f64, String> {
+        let started = Instant::now();
+        (0..times).try_for_each(|_| match what {
+            What::Call => self.call(),
+            What::Surcharge => self.surcharge(),
+        })?;
+        Ok(started.elapsed().as_secs_f64())
+    }
+}
+
+/// What is timed of a contender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// [`Timed::call`].
+    Call,
+    /// [`Timed::surcharge`].
+    Surcharge,
 }
 
 /// What a kernel is compared with.
@@ -101,11 +124,16 @@ pub enum Cell {
     Wrong(Box<Finding>),
 }
 
+/// Bytes that a call must move at least: every input read once, every output written once.
+fn bytes(workload: &Workload) -> u64 {
+    let cost = cost(&workload.case.problem);
+    cost.bytes_read + cost.bytes_written
+}
+
 /// Bytes of memory that the contenders of a workload need together, about.
 pub fn footprint(workload: &Workload) -> u64 {
-    let cost = cost(&workload.case.problem);
     // The kernel's tensors, libtorch's, the copy's, and what libtorch makes anew for each call.
-    (3 + RESERVE) * (cost.bytes_read + cost.bytes_written)
+    (3 + RESERVE) * bytes(workload)
 }
 
 /// Leaves free memory behind, all pages there, for what libtorch allocates in calls that move so many bytes at least.
@@ -128,22 +156,19 @@ pub fn cell(
     setting: Setting,
     plan: &Plan,
 ) -> Result<Cell, String> {
-    let problem = &workload.case.problem;
     let threads = workload.case.threads;
-    // For the number of operations the formula is walked through; bytes are those of the tensors.
-    let cost = cost(problem);
-    let bytes = cost.bytes_read + cost.bytes_written;
+    let bytes = bytes(workload);
     tch::set_num_threads(threads as i32);
     let mut ours = KernelCall::new(kernel.clone(), workload, sample, setting == Setting::AsCalled)?;
     ours.call()?;
     if setting == Setting::Warm
-        && let Some(wrong) = check::whole(entry, workload, sample, &ours, &plan.replay)
+        && let Some(wrong) = check::whole(entry, workload, sample, &ours.outputs(), &plan.replay)
     {
         return Ok(Cell::Wrong(Box::new(wrong)));
     }
     let mut copy = Copy::new(bytes, threads)?;
     let wanted = plan.versus.contains(&Versus::Libtorch);
-    let mut libtorch = if wanted { Libtorch::new(workload, sample)? } else { None };
+    let mut libtorch = if wanted { Libtorch::new(workload, sample, tch::Device::Cpu)? } else { None };
     if setting == Setting::Warm && libtorch.is_some() {
         reserve(bytes)?;
     }
@@ -159,6 +184,14 @@ pub fn cell(
     let warm = bytes <= Caches::here().largest();
     let rounds =
         paired::run(&mut contenders, &Pace { time: plan.time, sample: SAMPLE, warm, threads, seed: plan.seed })?;
+    Ok(Cell::Timed(records(entry, workload, setting, plan, &rounds)))
+}
+
+/// What the rounds of a cell say. The first contender is the kernel, the second a copy, and libtorch is the third if it is there.
+fn records(entry: &Entry, workload: &Workload, setting: Setting, plan: &Plan, rounds: &Rounds) -> Vec<Bench> {
+    let problem = &workload.case.problem;
+    // For the number of operations the formula is walked through; bytes are those of the tensors.
+    let cost = cost(problem);
     let noise = statistics::spread(&rounds.seconds[1]);
     let mut records = Vec::new();
     for (place, versus) in [(2, Versus::Libtorch), (1, Versus::Copy)] {
@@ -178,13 +211,13 @@ pub fn cell(
             dtype: problem.dtypes.to_string(),
             layout: workload.layout.to_string(),
             shape: workload.shape.iter().map(|&size| size as u64).collect(),
-            threads: threads as u32,
+            threads: workload.case.threads as u32,
             versus: versus.name().to_owned(),
             setting,
             ratio,
             seconds: statistics::quartiles(&rounds.seconds[0]),
             versus_seconds: statistics::quartiles(&rounds.seconds[place]),
-            bytes,
+            bytes: cost.bytes_read + cost.bytes_written,
             operations: cost.operations,
             rounds: ratios.len() as u32,
             outliers: statistics::outliers(&ratios) as u32,
@@ -194,5 +227,5 @@ pub fn cell(
             ratios: ratios.into_iter().map(Number).collect(),
         });
     }
-    Ok(Cell::Timed(records))
+    records
 }

@@ -11,8 +11,8 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 
-use super::Timed;
 use super::statistics::quantile;
+use super::{Timed, What};
 
 /// How contenders are timed.
 #[derive(Clone, Copy, Debug)]
@@ -102,12 +102,12 @@ fn enough(contender: &mut dyn Timed, pace: &Pace) -> Result<u32, String> {
     contender.call()?;
     let mut repetitions = 1;
     loop {
-        let time = repeated(contender, repetitions)?;
-        if time >= pace.sample || repetitions >= REPETITIONS {
+        let time = contender.time(What::Call, repetitions)?;
+        if time >= pace.sample.as_secs_f64() || repetitions >= REPETITIONS {
             return Ok(repetitions);
         }
         // Towards the goal, with a little more, because the first calls are the slowest.
-        let factor = pace.sample.as_secs_f64() / time.as_secs_f64().max(1e-9);
+        let factor = pace.sample.as_secs_f64() / time.max(1e-9);
         repetitions = ((f64::from(repetitions) * factor.clamp(1.5, 10.0)).ceil() as u32).min(REPETITIONS);
     }
 }
@@ -130,25 +130,13 @@ fn sample(contender: &mut dyn Timed, repetitions: u32, pace: &Pace) -> Result<Sa
         contender.call()?;
     }
     let before = page_faults();
-    let seconds = repeated(contender, repetitions)?.as_secs_f64() / f64::from(repetitions);
+    let seconds = contender.time(What::Call, repetitions)? / f64::from(repetitions);
     let faults = page_faults().saturating_sub(before);
     let mut surcharge = None;
     if contender.has_surcharge() {
-        let started = Instant::now();
-        for _ in 0..repetitions {
-            contender.surcharge()?;
-        }
-        surcharge = Some(started.elapsed().as_secs_f64() / f64::from(repetitions));
+        surcharge = Some(contender.time(What::Surcharge, repetitions)? / f64::from(repetitions));
     }
     Ok(Sample { seconds, surcharge, faults })
-}
-
-fn repeated(contender: &mut dyn Timed, repetitions: u32) -> Result<Duration, String> {
-    let started = Instant::now();
-    for _ in 0..repetitions {
-        contender.call()?;
-    }
-    Ok(started.elapsed())
 }
 
 /// Page faults of this process so far that needed no disk.

@@ -9,6 +9,7 @@ use isonorm_oracles::operators::{AxisKind, Operator};
 
 use crate::case::Case;
 use crate::generate::layouts::Layout;
+use crate::run::Device;
 
 /// Elements of the case that is judged before anything is timed, where the shape allows so few.
 const SAMPLE: usize = 1 << 16;
@@ -29,10 +30,24 @@ pub struct Workload {
     pub layout: Layout,
 }
 
+/// On a GPU: where launching counts, and then as many elements as leave all caches, in rows of these lengths.
+const GPU_ROWS: [&[usize]; 3] = [&[1, 4096], &[32, 4096], &[2048, 1024]];
+const GPU_ELEMENTS: usize = 1 << 25;
+const GPU_LENGTHS: [usize; 9] = [512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131_072];
+/// As above, and in batches that leave all caches.
+const GPU_IMAGES: [&[usize]; 4] = [&[1, 512, 7, 7], &[32, 64, 56, 56], &[256, 64, 56, 56], &[256, 256, 28, 28]];
+
 /// The shapes that an operator is timed on unless one is asked for.
-pub fn usual_shapes(operator: &Operator) -> Vec<Vec<usize>> {
-    let shapes: &[&[usize]] = if on_rows(operator) { &ROWS } else { &IMAGES };
-    shapes.iter().map(|shape| shape.to_vec()).collect()
+pub fn usual_shapes(operator: &Operator, device: Device) -> Vec<Vec<usize>> {
+    let shapes: &[&[usize]] = match (on_rows(operator), device) {
+        (true, Device::Cuda) => &GPU_ROWS,
+        (true, _) => &ROWS,
+        (false, Device::Cuda) => &GPU_IMAGES,
+        (false, _) => &IMAGES,
+    };
+    let long = if on_rows(operator) && device == Device::Cuda { &GPU_LENGTHS[..] } else { &[] };
+    let long = long.iter().map(|&length| vec![GPU_ELEMENTS / length, length]);
+    shapes.iter().map(|shape| shape.to_vec()).chain(long).collect()
 }
 
 /// The layouts that a kernel is timed on unless one is asked for.

@@ -15,11 +15,11 @@ use isonorm_reports::summary::Summary;
 
 use super::certify::{duration, finding_text, kernel_record, seed};
 use super::kernels::Selection;
-use super::{Answer, Error, Format, launches, print_json, print_text, run};
+use super::{Answer, Error, Format, kernels, launches, print_json, print_text, run};
 use crate::bench::check::{self, Checked};
 use crate::bench::kernel::Callable;
 use crate::bench::workload::{self, Shape, Workload};
-use crate::bench::{self, Cell, Plan, Versus, ceilings, instructions, memory};
+use crate::bench::{self, Cell, Plan, Versus, ceilings, gpu, instructions, memory};
 use crate::campaign::Entry;
 use crate::generate::layouts::Layout;
 use crate::machine;
@@ -27,7 +27,8 @@ use crate::run::Device;
 
 /// Time kernels against libtorch and against a copy of as many bytes, in turns, in one process.
 ///
-/// Kernels for a GPU (`--device ptx`, `--cuda`) are not timed: what their launches do to memory is counted instead.
+/// On a GPU (`--device cuda`) calls are timed by its own events. On the PTX executor (`--device ptx`, `--cuda`) nothing is timed:
+/// what launches do to memory is counted instead.
 /// Every kernel is judged on a workload before it is timed on it. Without a selection: all kernels in f32, bf16 and f16, on
 /// the usual shapes of their operators.
 #[derive(Debug, Args)]
@@ -108,18 +109,14 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     if arguments.criterion {
         return Err(criterion(&arguments.criterion_arguments));
     }
-    match arguments.selection.device() {
-        Device::Cpu => {}
-        Device::Ptx => return launches::run(&arguments),
-        Device::Cuda => {
-            return Err(Error::Usage(
-                "this version times nothing on a GPU: `certify --device cuda` judges kernels there, and `bench --device ptx` \
-                 counts what their launches do"
-                    .to_owned(),
-            ));
-        }
+    let device = arguments.selection.device();
+    if device == Device::Ptx {
+        return launches::run(&arguments);
     }
-    let threads = if arguments.threads.is_empty() {
+    let threads = if device == Device::Cuda {
+        // A GPU has no threads to choose.
+        vec![1]
+    } else if arguments.threads.is_empty() {
         let mut threads = vec![1, machine::cores()];
         threads.dedup();
         threads
@@ -127,13 +124,22 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
         arguments.threads.iter().map(|&threads| usize::from(threads)).collect()
     };
     let entries = if arguments.ceilings_only { Vec::new() } else { arguments.selection.entries(threads[0])? };
+    kernels::prepare(&entries)?;
     let tasks = tasks(&arguments, &entries, &threads)?;
     let file = arguments.out.join("bench.jsonl");
     let mut writer = Writer::create(&file)?;
     let budget = record::Budget::Seconds(Number(arguments.time.as_secs_f64()));
     let most = threads.iter().copied().max().unwrap_or(1);
-    let header = run::campaign(arguments.selection.text("bench"), arguments.seed, budget, most);
-    let libtorch = header.libtorch.clone().filter(|_| arguments.versus.contains(&Versus::Libtorch));
+    let header = run::campaign(arguments.selection.text("bench"), arguments.seed, budget, most, &entries);
+    let here = device == Device::Cpu || gpu::libtorch_is_here();
+    if !here && arguments.versus.contains(&Versus::Libtorch) {
+        eprintln!(
+            "isonorm: this libtorch cannot use the GPU, and nothing is compared with it: put the lib folder of torch {} for CUDA \
+             first in LD_LIBRARY_PATH",
+            isonorm_oracles::LIBTORCH_VERSION
+        );
+    }
+    let libtorch = header.libtorch.clone().filter(|_| here && arguments.versus.contains(&Versus::Libtorch));
     writer.write(record::Campaign { libtorch, ..header })?;
     for entry in &entries {
         writer.write(kernel_record(entry))?;
@@ -142,7 +148,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     let stop = run::stop_on_interrupt("stopping after this workload: what was done");
 
     let mut measured = Measured::default();
-    if !arguments.no_ceilings {
+    if !arguments.no_ceilings && device == Device::Cpu {
         eprintln!("measuring the machine's ceilings");
         let mut failed = None;
         let each = |ceiling: Ceiling| {
@@ -194,7 +200,7 @@ pub(super) fn tasks<'a>(
     for entry in entries {
         let info = entry.contender.info();
         let shapes = if arguments.shape.is_empty() {
-            workload::usual_shapes(entry.operator)
+            workload::usual_shapes(entry.operator, entry.contender.device())
         } else {
             arguments.shape.iter().map(|shape| shape.0.clone()).collect()
         };
@@ -216,8 +222,8 @@ pub(super) fn tasks<'a>(
                         workload: laid_out.clone().with_threads(threads),
                         setting,
                     };
-                    let here = entry.contender.device() == Device::Cpu;
-                    if place == 0 && here && layout == Layout::Contiguous && entry.operator.native.is_some() {
+                    let timed = entry.contender.device() != Device::Ptx;
+                    if place == 0 && timed && layout == Layout::Contiguous && entry.operator.native.is_some() {
                         as_called.extend(threads.iter().max().map(|&threads| of(threads, Setting::AsCalled)));
                     }
                     warm.extend(threads.iter().map(|&threads| of(threads, Setting::Warm)));
@@ -264,7 +270,8 @@ fn measure(
             eprintln!("{place} of {}: {id}", tasks.len());
         }
         bar.inc(1);
-        if memory::available().is_some_and(|bytes| bench::footprint(workload) > bytes) {
+        let on_gpu = entry.contender.on_gpu();
+        if on_gpu.is_none() && memory::available().is_some_and(|bytes| bench::footprint(workload) > bytes) {
             let gib = bench::footprint(workload) as f64 / f64::from(1 << 30);
             measured.left_out.push(format!("{id}: needs about {gib:.1} GiB of memory, more than there is"));
             continue;
@@ -291,9 +298,9 @@ fn measure(
             replay: replay.clone(),
             slowed: arguments.slowed,
         };
-        let cell = placed(arguments.placements, arguments.seed, || {
-            let kernel = Callable::of(&*entry.contender)?;
-            bench::cell(entry, &kernel, workload, &sample, *setting, &plan)
+        let cell = placed(arguments.placements, arguments.seed, || match on_gpu {
+            Some(kernel) => gpu::cell(entry, kernel, workload, &sample, *setting, &plan),
+            None => bench::cell(entry, &Callable::of(&*entry.contender)?, workload, &sample, *setting, &plan),
         });
         let mut benches = match cell {
             Ok(Cell::Timed(benches)) => benches,
@@ -307,7 +314,7 @@ fn measure(
                 continue;
             }
         };
-        if arguments.instructions && no_count.is_none() {
+        if arguments.instructions && no_count.is_none() && on_gpu.is_none() {
             let same = format!("{} {}", entry.name, workload.clone().with_threads(1).id());
             if counted.as_ref().is_none_or(|(other, _)| *other != same) {
                 let count = instructions::per_element(entry, workload);

@@ -60,7 +60,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     let selection = std::iter::once("claims").chain(arguments.names.iter().map(String::as_str));
     let budget = record::Budget::Seconds(Number(arguments.time.as_secs_f64()));
     let selection = selection.collect::<Vec<_>>().join(" ");
-    writer.write(run::campaign(selection, arguments.seed, budget, plan.threads))?;
+    writer.write(run::campaign(selection, arguments.seed, budget, plan.threads, &[]))?;
     warn_if_loaded();
     let stop = run::stop_on_interrupt("stopping after this claim: what was measured");
     memory::keep_freed_blocks();

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use isonorm_reports::record::{self, Budget, Outcome, SCHEMA_VERSION, Shard};
 
 use super::Error;
+use crate::campaign::Entry;
 use crate::machine;
 
 /// Now, in RFC 3339.
@@ -16,7 +17,14 @@ pub(super) fn now() -> String {
 }
 
 /// The record that opens a whole run with libtorch, which begins now.
-pub(super) fn campaign(selection: String, seed: u64, budget: Budget, threads: usize) -> record::Campaign {
+pub(super) fn campaign(
+    selection: String,
+    seed: u64,
+    budget: Budget,
+    threads: usize,
+    entries: &[Entry],
+) -> record::Campaign {
+    let gpu = entries.iter().find_map(|entry| entry.contender.on_gpu()).map(|kernel| machine::gpu(kernel.gpu()));
     record::Campaign {
         schema: SCHEMA_VERSION,
         isonorm: env!("CARGO_PKG_VERSION").to_owned(),
@@ -26,7 +34,7 @@ pub(super) fn campaign(selection: String, seed: u64, budget: Budget, threads: us
         budget,
         selection,
         threads: threads as u32,
-        machine: machine::describe(),
+        machine: record::Machine { gpu, ..machine::describe() },
         libtorch: Some(isonorm_oracles::LIBTORCH_VERSION.to_owned()),
         started: now(),
         command: std::env::args().skip(1).fold("cargo isonorm".to_owned(), |line, word| format!("{line} {word}")),

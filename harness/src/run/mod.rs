@@ -28,7 +28,7 @@ use isonorm_ptx::Counters;
 use crate::generate::Sizes;
 
 pub use conduct::{Conduct, Difference, Place};
-pub use executed::{Executed, OnGpu};
+pub use executed::{Executed, OnGpu, Ready};
 pub use in_process::InProcess;
 pub(crate) use plugin::worker;
 pub use plugin::{Limits, Plugin};
@@ -55,6 +55,11 @@ pub trait Contender: Send + Sync {
     /// What it runs on.
     fn device(&self) -> Device {
         Device::Cpu
+    }
+
+    /// Itself, if it is a kernel on a GPU.
+    fn on_gpu(&self) -> Option<&OnGpu> {
+        None
     }
 
     /// Does what takes time and can fail before it is asked about these element types.

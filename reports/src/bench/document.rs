@@ -94,7 +94,7 @@ pub fn document(benches: &Benches) -> Vec<Document> {
             outliers: b.outliers,
             noise: b.noise,
             instructions_per_element: b.instructions_per_element,
-            machine: benches.machines[cell.machine].cpu.clone(),
+            machine: benches.machines[cell.machine].processor().to_owned(),
         }
     };
     benches.cells.iter().map(entry).collect()

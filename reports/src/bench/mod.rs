@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 pub use document::{Document, document};
-pub(crate) use tables::{bytes, machine_text, repeated, shape, workload};
+pub(crate) use tables::{bytes, repeated, shape, workload};
 pub use tables::{markdown, tables, text};
 
 use crate::record::{Bench, Ceiling, Machine, Number, Record, Setting};

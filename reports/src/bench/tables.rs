@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Benches, COPY, Cell, Standing};
-use crate::record::{Access, Bench, Interval, Machine, Number, Setting};
+use crate::record::{Access, Bench, Interval, Number, Setting};
 use crate::render;
 use crate::table::{Entry, Mark, Table};
 
@@ -35,7 +35,7 @@ pub fn tables(benches: &Benches) -> Vec<Table> {
 /// What was measured as plain text, for a terminal.
 pub fn text(benches: &Benches) -> String {
     let line = |text: String| text.replace(char::is_control, " ") + "\n";
-    let mut parts: Vec<_> = benches.machines.iter().map(|machine| line(machine_text(machine))).collect();
+    let mut parts: Vec<_> = benches.machines.iter().map(|machine| line(machine.text())).collect();
     parts.extend(tables(benches).iter().map(Table::text));
     parts.extend(repeated(benches).into_iter().chain([benches.headline()]).map(line));
     parts.join("\n")
@@ -44,16 +44,10 @@ pub fn text(benches: &Benches) -> String {
 /// What was measured as Markdown.
 pub fn markdown(benches: &Benches) -> String {
     let mut parts = vec![format!("# {}\n", render::markdown(&benches.headline()))];
-    parts.extend(benches.machines.iter().map(|machine| render::markdown(&machine_text(machine)) + "\n"));
+    parts.extend(benches.machines.iter().map(|machine| render::markdown(&machine.text()) + "\n"));
     parts.extend(repeated(benches).map(|text| text + "\n"));
     parts.extend(tables(benches).iter().map(Table::markdown));
     parts.join("\n")
-}
-
-/// A machine in a line.
-pub(crate) fn machine_text(machine: &Machine) -> String {
-    let Machine { cpu, cores, isa, os } = machine;
-    format!("{cpu}, {cores} cores, {}, {os}", isa.join(" "))
 }
 
 /// What is said about measurements that are left out.
@@ -66,7 +60,11 @@ pub(crate) fn repeated(benches: &Benches) -> Option<String> {
 /// The machine's name in a table, if there is more than one.
 fn machine_entry(benches: &Benches, machine: usize) -> Entry {
     let several = benches.machines.len() > 1;
-    Entry::words(if several { format!("{}: {}", machine + 1, benches.machines[machine].cpu) } else { String::new() })
+    Entry::words(if several {
+        format!("{}: {}", machine + 1, benches.machines[machine].processor())
+    } else {
+        String::new()
+    })
 }
 
 const LEVELS: [&str; 4] = ["L1", "L2", "L3", "memory"];

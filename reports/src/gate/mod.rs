@@ -370,7 +370,7 @@ fn speed_of(gate: &mut Gate, policy: &SpeedPolicy, machine: &Machine) {
         (of(&gate.before), of(&gate.after));
     if then.is_empty() && !now.is_empty() {
         let reason = "the baseline has nothing measured on such a machine: update it here".to_owned();
-        undecide(&machine.cpu, reason);
+        undecide(machine.processor(), reason);
         return;
     }
     for name in then.keys().filter(|name| !now.contains_key(*name)) {

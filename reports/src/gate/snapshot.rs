@@ -239,7 +239,7 @@ impl Snapshot {
 
 /// Whether times on two machines can be compared. Systems are updated, and are not compared.
 fn alike(one: &Machine, other: &Machine) -> bool {
-    (&one.cpu, one.cores, &one.isa) == (&other.cpu, other.cores, &other.isa)
+    (&one.cpu, one.cores, &one.isa, &one.gpu) == (&other.cpu, other.cores, &other.isa, &other.gpu)
 }
 
 fn errors(kernel: &crate::summary::KernelSummary) -> BTreeMap<String, BTreeMap<String, Error>> {

@@ -4,8 +4,9 @@ use serde::Serialize;
 
 use super::Drawing;
 use crate::Error;
-use crate::bench::{Benches, COPY, Standing, geometric_mean, machine_text, repeated, tables};
+use crate::bench::{Benches, COPY, Standing, geometric_mean, repeated, tables};
 use crate::plot::bench_figures;
+use crate::record::Machine;
 use crate::table::{Mark, Table};
 
 /// What the template `benches.html` is filled with.
@@ -43,7 +44,7 @@ impl Speed {
             headline: benches.headline(),
             slower: benches.any_slower(),
             tiles: tiles(benches),
-            machines: benches.machines.iter().map(machine_text).collect(),
+            machines: benches.machines.iter().map(Machine::text).collect(),
             note: repeated(benches),
             tables: tables(benches),
             figures,

@@ -31,8 +31,7 @@ struct Head {
 
 impl From<&Snapshot> for Head {
     fn from(snapshot: &Snapshot) -> Head {
-        let machines =
-            snapshot.speed.iter().map(|speed| format!("{}, {} cores", speed.machine.cpu, speed.machine.cores));
+        let machines = snapshot.speed.iter().map(|speed| speed.machine.text());
         Head { taken: snapshot.taken.clone(), isonorm: snapshot.isonorm.clone(), machines: machines.collect() }
     }
 }

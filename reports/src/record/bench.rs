@@ -88,9 +88,11 @@ pub struct Interval {
 #[cfg_attr(test, derive(proptest_derive::Arbitrary))]
 #[serde(rename_all = "snake_case")]
 pub enum Setting {
-    /// Outputs are allocated and touched before, and libtorch gets back the blocks that it freed.
+    /// Outputs are allocated and touched before, and libtorch gets back the blocks that it freed. On a GPU: its own time, from an
+    /// event before the call to one behind it, after its caches were emptied.
     Warm,
-    /// As a user calls it: the allocation of the outputs is part of the call.
+    /// As a user calls it: the allocation of the outputs is part of the call. On a GPU: time on the clock of calls that are
+    /// queued one behind the other, with their data in its caches where it fits.
     AsCalled,
 }
 

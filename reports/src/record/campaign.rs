@@ -73,6 +73,48 @@ pub struct Machine {
     pub isa: Vec<String>,
     /// Operating system.
     pub os: String,
+    /// The GPU that kernels ran on; none if they ran elsewhere.
+    #[serde(default)]
+    pub gpu: Option<Gpu>,
+}
+
+/// A GPU.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[cfg_attr(test, derive(proptest_derive::Arbitrary))]
+#[serde(deny_unknown_fields)]
+pub struct Gpu {
+    /// Its name, as the driver has it.
+    pub name: String,
+    /// The architecture that kernels were compiled for unless something else was asked for, such as `sm_90`.
+    pub arch: String,
+    /// Multiprocessors.
+    pub sms: u32,
+    /// Bytes of its second-level cache.
+    pub l2: u64,
+    /// The newest version of CUDA that the driver knows.
+    pub cuda: String,
+}
+
+impl Machine {
+    /// The machine in a line.
+    pub fn text(&self) -> String {
+        let Machine { cpu, cores, isa, os, gpu } = self;
+        let gpu = gpu.as_ref().map_or_else(String::new, |gpu| format!("; {}", gpu.text()));
+        format!("{cpu}, {cores} cores, {}, {os}{gpu}", isa.join(" "))
+    }
+
+    /// What does the work, for tables: the GPU if there is one, or else the processor.
+    pub fn processor(&self) -> &str {
+        self.gpu.as_ref().map_or(&self.cpu, |gpu| &gpu.name)
+    }
+}
+
+impl Gpu {
+    /// The GPU in a line.
+    pub fn text(&self) -> String {
+        let Gpu { name, arch, sms, l2, cuda } = self;
+        format!("GPU {name}, {arch}, {sms} multiprocessors, {} MiB L2, driver for CUDA {cuda}", l2 >> 20)
+    }
 }
 
 /// A kernel under test.

@@ -22,7 +22,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use bench::{Access, Bench, Ceiling, Interval, Setting};
-pub use campaign::{Budget, Campaign, End, Kernel, Library, Machine, Outcome, Property, Range, Shard, Throughput};
+pub use campaign::{Budget, Campaign, End, Gpu, Kernel, Library, Machine, Outcome, Property, Range, Shard, Throughput};
 pub use claim::{Claim, ClaimProgram, ClaimVerdict, Measurement, Stated};
 pub use experiment::{Experiment, Series};
 pub use finding::{Case, Finding, Value, Verdict, Wrong, plainer};
@@ -34,7 +34,7 @@ pub use tally::{Counts, Elements, Errors, Extreme, Tallies, Tally, size_class, s
 pub use traffic::{BufferTraffic, Traffic, TrafficCounts};
 
 /// Version of the record schema that this program writes and reads.
-pub const SCHEMA_VERSION: u32 = 5;
+pub const SCHEMA_VERSION: u32 = 6;
 
 /// The JSON Schema of one line of records.
 pub const SCHEMA: &str = include_str!("../../schema/records.schema.json");

@@ -61,6 +61,7 @@ pub fn campaign() -> Campaign {
             cores: 2,
             isa: ["avx512f", "avx2", "fma", "sse2"].map(String::from).to_vec(),
             os: "Linux 6.1, x86_64".into(),
+            gpu: None,
         },
         libtorch: Some("2.11.0".into()),
         started: "2026-11-23T09:12:00Z".into(),

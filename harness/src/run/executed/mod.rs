@@ -19,7 +19,7 @@ use isonorm_oracles::Problem;
 use isonorm_oracles::operators::{self, AxisKind, Operator, Role, TensorSpec};
 
 use self::execution::{Execution, Left};
-pub use self::hardware::OnGpu;
+pub use self::hardware::{OnGpu, Ready};
 use self::modules::{Built, Modules};
 use super::conduct;
 use super::examine::{self, Calls, Poison, Room, Scene};

@@ -33,7 +33,7 @@ pub fn figures(benches: &Benches) -> Result<Vec<Figure>, Error> {
     let mut figures = Vec::new();
     for (index, machine) in benches.machines.iter().enumerate() {
         let several = benches.machines.len() > 1;
-        let place = if several { format!(", machine {}: {}", index + 1, machine.cpu) } else { String::new() };
+        let place = if several { format!(", machine {}: {}", index + 1, machine.processor()) } else { String::new() };
         let warm = |cell: &&Cell| cell.machine == index && cell.bench.setting == Setting::Warm;
         let view = View {
             cells: benches.cells.iter().filter(warm).collect(),
