@@ -215,6 +215,26 @@ unsafe extern "C" fn cuDriverGetVersion(version: *mut c_int) -> Status {
     unsafe { give(version, 13000) }
 }
 
+/// The driver's own sentence says no more than the name.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuGetErrorName(status: Status, name: *mut *const c_char) -> Status {
+    let known = match status {
+        Status::CUDA_ERROR_ILLEGAL_ADDRESS => c"CUDA_ERROR_ILLEGAL_ADDRESS",
+        Status::CUDA_ERROR_MISALIGNED_ADDRESS => c"CUDA_ERROR_MISALIGNED_ADDRESS",
+        Status::CUDA_ERROR_LAUNCH_TIMEOUT => c"CUDA_ERROR_LAUNCH_TIMEOUT",
+        Status::CUDA_ERROR_LAUNCH_FAILED => c"CUDA_ERROR_LAUNCH_FAILED",
+        _ => c"an error of the stand-in for the driver",
+    };
+    // SAFETY: the caller's place for it.
+    unsafe { give(name, known.as_ptr()) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuGetErrorString(status: Status, text: *mut *const c_char) -> Status {
+    // SAFETY: the same place.
+    unsafe { cuGetErrorName(status, text) }
+}
+
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuDevicePrimaryCtxRetain(context: *mut *mut c_void, _device: c_int) -> Status {
     // SAFETY: the caller's place for it.

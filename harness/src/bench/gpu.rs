@@ -72,7 +72,7 @@ pub fn cell(
         copies.push(Box::new(copy().map_err(say)?));
     }
     let mut libtorch: Vec<Box<dyn Timed + '_>> = Vec::new();
-    if plan.versus.contains(&Versus::Libtorch) && libtorch_is_here() {
+    if plan.versus.contains(&Versus::Libtorch) && libtorch_on_gpu().is_ok() {
         for _ in std::iter::once(0).chain(placements) {
             let Some(one) = Libtorch::new(workload, sample, tch::Device::Cuda(0))? else { break };
             libtorch.push(Box::new(one));
@@ -91,14 +91,24 @@ pub fn cell(
     Ok(Cell::Timed(records(entry, workload, setting, plan, &rounds)))
 }
 
-/// Whether libtorch can use the GPU. Its part for CUDA is opened by its name: this program was linked without.
-pub fn libtorch_is_here() -> bool {
+/// Sees to it that libtorch can use the GPU. Its part for CUDA is opened by its name: this program was linked without.
+///
+/// # Errors
+/// If it cannot, with what to do about it.
+pub fn libtorch_on_gpu() -> Result<(), String> {
     static HERE: OnceLock<bool> = OnceLock::new();
-    *HERE.get_or_init(|| {
+    let here = *HERE.get_or_init(|| {
         // SAFETY: the library's constructors register what it offers, as when a program is linked with it.
         let opened = unsafe { Library::open(Some("libtorch_cuda.so"), RTLD_NOW | RTLD_GLOBAL) };
         // It stays: what it registered does.
         opened.map(std::mem::forget).is_ok() && tch::Cuda::is_available()
+    });
+    let version = isonorm_oracles::LIBTORCH_VERSION;
+    here.then_some(()).ok_or_else(|| {
+        format!(
+            "this libtorch cannot use the GPU: set LIBTORCH to the folder of a torch {version} for CUDA, and start with `cargo \
+             isonorm`"
+        )
     })
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use isonorm_oracles::claims::{Comparison, Level, Part, Shape, UNIT};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::dimensions;
 use super::network::{Network, Results, Shared, Trouble, Way};
@@ -38,7 +38,7 @@ pub fn check(comparison: &Comparison, shape: Shape, shared: &Shared, all: &[Netw
     for (program, network) in comparison.programs.iter().zip(all) {
         let say = |trouble: Trouble| format!("{}: {trouble}", program.name);
         let parts: Vec<Part> = (program.parts)(shape).iter().map(Part::function).collect();
-        let way = Way { pass: comparison.pass, kind: Kind::Double, threads: 1 };
+        let way = Way { pass: comparison.pass, kind: Kind::Double, threads: 1, device: Device::Cpu };
         let truth = || Network::new(parts.clone(), &dimensions(shape), shared, way).and_then(|truth| truth.run());
         let root = program.same_as.unwrap_or(program.name);
         match truths.get(root) {
@@ -78,6 +78,7 @@ fn distance(truth: &Results, given: &Results) -> Result<f64, Trouble> {
         if truth.size() != given.size() {
             return Ok((f64::INFINITY, 1.0));
         }
+        let given = given.f_to_device(Device::Cpu)?;
         let given = if given.kind() == Kind::Int8 { given.f_mul_scalar(UNIT)? } else { given.shallow_clone() };
         let difference = truth.f_sub(&given.f_to_kind(Kind::Double)?)?.f_abs()?.f_max()?.f_double_value(&[])?;
         Ok((difference, largest(truth)?))

@@ -3,6 +3,7 @@
 //! Every program of a comparison first gives what it must ([`gate`]), then all take turns ([`paired`]), each baseline beside a
 //! twin of itself, which shows how large a difference means nothing. [`mod@verdict`] makes an answer of it.
 
+pub mod device;
 pub mod gate;
 mod layers;
 pub mod network;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use isonorm_oracles::claims::{Claim, Comparison, Pair, Program, Quantity, Shape};
 use isonorm_reports::record::{self, ClaimProgram, ClaimVerdict, Interval, Measurement, Number};
-use tch::Kind;
+use tch::{Device, Kind};
 
 use crate::bench::caches::Caches;
 use crate::bench::paired::{self, Pace, Rounds};
@@ -33,6 +34,8 @@ pub struct Plan {
     pub threads: usize,
     /// Of data and parameters, of the order within rounds and of intervals.
     pub seed: u64,
+    /// Where programs run.
+    pub device: Device,
 }
 
 /// A sample lasts at least so long.
@@ -54,7 +57,17 @@ pub fn measure(claim: &'static Claim, plan: &Plan, step: &dyn Fn(&str)) -> Resul
     let started = Instant::now();
     tch::set_num_threads(plan.threads as i32);
     let (mut measurements, mut wrong, mut decisive) = (Vec::new(), Vec::new(), Vec::new());
-    for (number, comparison) in claim.comparisons.iter().enumerate() {
+    let mut left_out = None;
+    for (number, mut comparison) in claim.comparisons.iter().enumerate() {
+        if plan.device != Device::Cpu {
+            match device::on_gpu(comparison) {
+                Ok(part) => comparison = part,
+                Err(why) => {
+                    left_out = Some(why);
+                    continue;
+                }
+            }
+        }
         for (size, &shape) in comparison.shapes.iter().enumerate() {
             step(&format!("{}: {}", claim.name, describe(comparison, shape)));
             let mut programs = Programs::new(comparison, shape, plan)?;
@@ -80,7 +93,7 @@ pub fn measure(claim: &'static Claim, plan: &Plan, step: &dyn Fn(&str)) -> Resul
             }
         }
     }
-    let (verdict, why, measured) = overall(claim, &decisive, !wrong.is_empty(), plan.seed);
+    let (verdict, why, measured) = overall(claim, &decisive, !wrong.is_empty(), left_out, plan.seed);
     Ok(record::Claim {
         name: claim.name.to_owned(),
         sentence: claim.sentence.to_owned(),
@@ -112,11 +125,20 @@ fn describe(comparison: &Comparison, Shape { batch, tokens, width }: Shape) -> S
 }
 
 /// The verdict on a claim: on the mean over all pairs that decide, in all sizes.
-fn overall(claim: &Claim, decisive: &[Decisive], wrong: bool, seed: u64) -> (ClaimVerdict, String, Option<Interval>) {
+fn overall(
+    claim: &Claim,
+    decisive: &[Decisive],
+    wrong: bool,
+    left_out: Option<&str>,
+    seed: u64,
+) -> (ClaimVerdict, String, Option<Interval>) {
     if let Some(why) = claim.untestable.filter(|_| !wrong) {
         return (ClaimVerdict::NotTestable, why.to_owned(), None);
     }
     let ratios: Vec<&[f64]> = decisive.iter().map(|one| &*one.ratios).collect();
+    if let Some(why) = left_out.filter(|_| ratios.is_empty() && !wrong) {
+        return (ClaimVerdict::NotTestable, format!("on a GPU nothing decides: {why}"), None);
+    }
     if wrong || ratios.is_empty() {
         return (ClaimVerdict::NotTestable, "a program gives what it must not: see below".to_owned(), None);
     }
@@ -155,7 +177,7 @@ impl Programs {
         let shared = shared(plan.seed);
         let make = |place: usize| {
             let program = &comparison.programs[place];
-            let way = Way { pass: comparison.pass, kind: Kind::Float, threads: plan.threads };
+            let way = Way { pass: comparison.pass, kind: Kind::Float, threads: plan.threads, device: plan.device };
             Network::new((program.parts)(shape), &dimensions(shape), &shared, way)
                 .map_err(|trouble| format!("{}: {trouble}", program.name))
         };
@@ -182,7 +204,8 @@ impl Programs {
 
     /// Times all of them in turns.
     fn times(&mut self, plan: &Plan) -> Result<Rounds, String> {
-        let warm = self.bytes() <= Caches::here().largest();
+        // The caches of a GPU are not known; one call more does no harm.
+        let warm = plan.device != Device::Cpu || self.bytes() <= Caches::here().largest();
         let time = plan.time * (self.networks.len() + self.twins.len()) as u32;
         let pace = Pace { time, sample: SAMPLE, warm, threads: plan.threads, seed: plan.seed };
         let mut all: Vec<&mut dyn Timed> = Vec::new();
@@ -231,7 +254,10 @@ impl Programs {
             tokens: self.shape.tokens as u64,
             width: self.shape.width as u64,
             threads: plan.threads as u32,
-            regime: Caches::here().level(self.bytes(), plan.threads as u32),
+            regime: match plan.device {
+                Device::Cpu => Caches::here().level(self.bytes(), plan.threads as u32),
+                _ => None,
+            },
             contender: pair.contender.to_owned(),
             baseline: pair.baseline.to_owned(),
             measured,

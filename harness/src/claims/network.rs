@@ -3,13 +3,14 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Instant;
 
 use isonorm_oracles::claims::{Act, By, Fold, LEVEL, Mix, Norm, Part, Pass, UNIT};
-use tch::{Kind, TchError, Tensor};
+use tch::{Cuda, Device, Kind, TchError, Tensor};
 
 use super::layers;
 use super::norms::{self, Parameters};
-use crate::bench::Timed;
+use crate::bench::{Timed, What};
 use crate::generate::Random;
 
 /// Why a program does not run.
@@ -55,8 +56,10 @@ impl Shared {
     }
 
     /// The data, once for each type.
-    fn input(&self, shape: &[i64], kind: Kind) -> Result<Tensor, Trouble> {
-        self.once(format!("input {kind:?}"), || Ok(self.get("input", shape, 0.02, 0.05)?.f_to_kind(kind)?))
+    fn input(&self, shape: &[i64], way: Way) -> Result<Tensor, Trouble> {
+        self.once(format!("input {:?} {:?}", way.kind, way.device), || {
+            way.place(&self.get("input", shape, 0.02, 0.05)?)
+        })
     }
 
     /// A tensor that is made when it is asked for first.
@@ -79,6 +82,15 @@ pub struct Way {
     pub kind: Kind,
     /// For kernels and loops.
     pub threads: usize,
+    /// Where data and parameters are; kernels and loops are for the processor.
+    pub device: Device,
+}
+
+impl Way {
+    /// A tensor in the type that is computed in, where it is computed.
+    fn place(&self, tensor: &Tensor) -> Result<Tensor, Trouble> {
+        Ok(tensor.f_to_kind(self.kind)?.f_to_device(self.device)?)
+    }
 }
 
 /// A program with its data and parameters.
@@ -112,7 +124,7 @@ impl Network {
     /// What libtorch says.
     pub fn new(parts: Vec<Part>, shape: &[i64], shared: &Shared, way: Way) -> Result<Network, Trouble> {
         // Neither mean nor spread is what norms make of them, and ε counts.
-        let input = shared.input(shape, way.kind)?;
+        let input = shared.input(shape, way)?;
         let mut network = Network {
             parts,
             way,
@@ -163,7 +175,7 @@ impl Network {
         if let Some(known) = &*self.direction.borrow() {
             return Ok(known.shallow_clone());
         }
-        let made = self.shared.get("direction", &output.size(), 0.0, 1.0)?.f_to_kind(self.way.kind)?;
+        let made = self.way.place(&self.shared.get("direction", &output.size(), 0.0, 1.0)?)?;
         *self.direction.borrow_mut() = Some(made.shallow_clone());
         Ok(made)
     }
@@ -194,15 +206,15 @@ impl Network {
         // Where a vector lies can matter as much as what is measured, so that all have the same one. A matrix that many
         // programs use would be in the cache more often than what is folded from it: each has its own.
         if self.way.pass == Pass::Inference && shape.len() == 1 {
-            let make = || Ok(self.shared.get(&name, &shape, mean, deviation)?.f_to_kind(self.way.kind)?);
-            let tensor = self.shared.once(format!("{name} {:?}", self.way.kind), make)?;
+            let make = || self.way.place(&self.shared.get(&name, &shape, mean, deviation)?);
+            let tensor = self.shared.once(format!("{name} {:?} {:?}", self.way.kind, self.way.device), make)?;
             self.parameters.borrow_mut().insert(name, tensor.shallow_clone());
             return Ok(tensor);
         }
         // A copy: originals have no gradients.
         let tensor = tch::no_grad(|| {
             let original = self.shared.get(&name, &shape, mean, deviation)?;
-            Ok::<_, Trouble>(original.f_to_kind(self.way.kind)?.f_detach_copy()?)
+            Ok::<_, Trouble>(self.way.place(&original)?.f_detach_copy()?)
         })?;
         // Statistics are not learned.
         let learned = !name.ends_with(".mean") && !name.ends_with(".variance");
@@ -315,7 +327,7 @@ impl Network {
                     let full = |what: &str, given: &Option<Tensor>, value: f64| match given {
                         Some(given) => Ok(given.shallow_clone()),
                         None => self.made(format!("{name}.{what}"), || {
-                            Ok(Tensor::f_full([width as i64], value, (Kind::Float, tch::Device::Cpu))?)
+                            Ok(Tensor::f_full([width as i64], value, (Kind::Float, Device::Cpu))?)
                         }),
                     };
                     (full("ones", &of.weight, 1.0)?, full("zeros", &of.bias, 0.0)?)
@@ -424,6 +436,21 @@ impl Timed for Network {
     fn call(&mut self) -> Result<(), String> {
         drop(std::hint::black_box(self.run().map_err(|trouble| trouble.to_string())?));
         Ok(())
+    }
+
+    fn time(&mut self, _what: What, times: u32) -> Result<f64, String> {
+        let wait = || {
+            if let Device::Cuda(gpu) = self.way.device {
+                Cuda::synchronize(gpu as i64)
+            }
+        };
+        wait();
+        let started = Instant::now();
+        (0..times)
+            .try_for_each(|_| self.run().map(|results| drop(std::hint::black_box(results))))
+            .map_err(|trouble| trouble.to_string())?;
+        wait();
+        Ok(started.elapsed().as_secs_f64())
     }
 }
 

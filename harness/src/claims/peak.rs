@@ -8,7 +8,7 @@ use std::fs;
 use std::process::Command;
 
 use isonorm_oracles::claims::{Claim, Shape};
-use tch::Kind;
+use tch::{Device, Kind};
 
 use super::network::{Network, Shared, Way};
 use super::{dimensions, shared};
@@ -64,7 +64,7 @@ pub fn here(claim: &Claim, place: Place, seed: u64, threads: usize) -> Result<u6
     let program = comparison.programs.get(place.program).ok_or_else(missing)?;
     tch::set_num_threads(threads as i32);
     return_freed_blocks();
-    let way = Way { pass: comparison.pass, kind: Kind::Float, threads };
+    let way = Way { pass: comparison.pass, kind: Kind::Float, threads, device: Device::Cpu };
     let make = |shape: Shape| -> Result<Network, String> {
         // Nothing shared: data in f64 are twice as large, and go at once.
         let shared: Shared = shared(seed);

@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::*;
 
-const PLAN: Plan = Plan { time: Duration::from_millis(1), threads: 1, seed: 1 };
+const PLAN: Plan = Plan { time: Duration::from_millis(1), threads: 1, seed: 1, device: Device::Cpu };
 
 fn norm(norm: Norm, by: By) -> Part {
     Part::Norm { name: "norm".to_owned(), norm, by, affine: true }
@@ -59,7 +59,7 @@ fn programs() -> Programs {
 /// What is wrong if `parts` are run in the place of a program.
 fn wrong(place: usize, parts: Vec<Part>) -> Vec<String> {
     let mut programs = programs();
-    let way = Way { pass: COMPARISON.pass, kind: Kind::Float, threads: 1 };
+    let way = Way { pass: COMPARISON.pass, kind: Kind::Float, threads: 1, device: Device::Cpu };
     programs.networks[place] =
         Network::new(parts, &dimensions(programs.shape), &programs.shared, way).expect("it runs");
     programs.gate().expect("it runs")

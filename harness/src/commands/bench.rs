@@ -105,7 +105,7 @@ pub(super) struct Task<'a> {
     setting: Setting,
 }
 
-pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
+pub(super) fn run(mut arguments: Arguments) -> Result<Answer, Error> {
     if arguments.criterion {
         return Err(criterion(&arguments.criterion_arguments));
     }
@@ -124,22 +124,21 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
         arguments.threads.iter().map(|&threads| usize::from(threads)).collect()
     };
     let entries = if arguments.ceilings_only { Vec::new() } else { arguments.selection.entries(threads[0])? };
+    if device == Device::Cuda
+        && arguments.versus.contains(&Versus::Libtorch)
+        && let Err(why) = gpu::libtorch_on_gpu()
+    {
+        eprintln!("isonorm: nothing is compared with libtorch: {why}");
+        arguments.versus.retain(|versus| *versus != Versus::Libtorch);
+    }
     kernels::prepare(&entries)?;
     let tasks = tasks(&arguments, &entries, &threads)?;
     let file = arguments.out.join("bench.jsonl");
     let mut writer = Writer::create(&file)?;
     let budget = record::Budget::Seconds(Number(arguments.time.as_secs_f64()));
     let most = threads.iter().copied().max().unwrap_or(1);
-    let header = run::campaign(arguments.selection.text("bench"), arguments.seed, budget, most, &entries);
-    let here = device == Device::Cpu || gpu::libtorch_is_here();
-    if !here && arguments.versus.contains(&Versus::Libtorch) {
-        eprintln!(
-            "isonorm: this libtorch cannot use the GPU, and nothing is compared with it: put the lib folder of torch {} for CUDA \
-             first in LD_LIBRARY_PATH",
-            isonorm_oracles::LIBTORCH_VERSION
-        );
-    }
-    let libtorch = header.libtorch.clone().filter(|_| here && arguments.versus.contains(&Versus::Libtorch));
+    let header = run::campaign(arguments.selection.text("bench"), arguments.seed, budget, most, run::gpu_of(&entries));
+    let libtorch = header.libtorch.clone().filter(|_| arguments.versus.contains(&Versus::Libtorch));
     writer.write(record::Campaign { libtorch, ..header })?;
     for entry in &entries {
         writer.write(kernel_record(entry))?;

@@ -80,7 +80,8 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
         Budget::Cases(cases) => record::Budget::Cases(cases),
         Budget::Time(time) => record::Budget::Seconds(Number(time.as_secs_f64())),
     };
-    let header = run::campaign(arguments.selection.text("certify"), arguments.seed, asked, workers, &entries);
+    let header =
+        run::campaign(arguments.selection.text("certify"), arguments.seed, asked, workers, run::gpu_of(&entries));
     let libtorch = header.libtorch.clone().filter(|_| !arguments.no_libtorch);
     let header = record::Campaign { shard: record::Shard { index, of }, libtorch, ..header };
     writer.write(header.clone())?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use isonorm_cuda::driver::Gpu;
 use isonorm_oracles::claims::{CLAIMS, Claim};
 use isonorm_reports::claims::{document, explanation, table};
 use isonorm_reports::record::{self, Number, Writer};
@@ -15,8 +16,11 @@ use isonorm_reports::summary::Summary;
 use super::bench::warn_if_loaded;
 use super::certify::{duration, seed};
 use super::{Answer, Error, Format, print_json, print_text, run};
+use crate::bench::gpu::libtorch_on_gpu;
 use crate::bench::memory;
 use crate::claims::{Plan, measure, peak, steps};
+use crate::machine;
+use crate::run::Device;
 
 /// Measure papers' claims: what is said to be faster or smaller beside what it is compared with, in turns, in one process.
 ///
@@ -29,6 +33,9 @@ pub(super) struct Arguments {
     /// How long each program is timed in each size; at least nine rounds are.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "400ms")]
     time: Duration,
+    /// Where programs run: on the processor, or on a GPU with CUDA, where only those run that are libtorch's throughout.
+    #[arg(long, value_enum, default_value_t)]
+    device: Device,
     /// Threads, for everyone alike but plain loops, which have one.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), default_value = "1")]
     threads: u16,
@@ -54,13 +61,29 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
             peak::here(claims[0], place, arguments.seed, usize::from(arguments.threads)).map_err(Error::Usage)?;
         return print_text(&format!("{bytes}\n")).map(|()| Answer::Well);
     }
-    let plan = Plan { time: arguments.time, threads: usize::from(arguments.threads), seed: arguments.seed };
+    let (device, gpu) = match arguments.device {
+        Device::Cpu => (tch::Device::Cpu, None),
+        Device::Ptx => {
+            return Err(Error::Usage(
+                "claims are about time and memory, and the PTX executor says nothing about either: leave out --device, or give cuda \
+                 where there is a GPU; `bench --device ptx` counts the bytes and instructions of single norms"
+                    .to_owned(),
+            ));
+        }
+        Device::Cuda => {
+            let gpu = Gpu::open()?;
+            libtorch_on_gpu().map_err(Error::Usage)?;
+            (tch::Device::Cuda(0), Some(machine::gpu(&gpu)))
+        }
+    };
+    let plan = Plan { time: arguments.time, threads: usize::from(arguments.threads), seed: arguments.seed, device };
     let file = arguments.out.join("claims.jsonl");
     let mut writer = Writer::create(&file)?;
-    let selection = std::iter::once("claims").chain(arguments.names.iter().map(String::as_str));
+    let on = if arguments.device == Device::Cuda { "claims --device cuda" } else { "claims" };
+    let selection = std::iter::once(on).chain(arguments.names.iter().map(String::as_str));
     let budget = record::Budget::Seconds(Number(arguments.time.as_secs_f64()));
     let selection = selection.collect::<Vec<_>>().join(" ");
-    writer.write(run::campaign(selection, arguments.seed, budget, plan.threads, &[]))?;
+    writer.write(run::campaign(selection, arguments.seed, budget, plan.threads, gpu))?;
     warn_if_loaded();
     let stop = run::stop_on_interrupt("stopping after this claim: what was measured");
     memory::keep_freed_blocks();

@@ -8,6 +8,7 @@ use isonorm_cuda::compile::{Nvrtc, locate};
 use serde::Serialize;
 
 use super::{Answer, Error, Format, print_json, print_text};
+use crate::bench::gpu::libtorch_on_gpu;
 use crate::machine;
 
 /// Show what this machine has: processor, instruction sets, libtorch, GPU, NVRTC, Python, compiler, bandwidth.
@@ -33,7 +34,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
         found("processor", format!("{}, {} cores", machine.cpu, machine.cores)),
         found("instruction sets", machine.isa.join(", ")),
         found("libtorch", format!("{}, {} threads", isonorm_oracles::LIBTORCH_VERSION, tch::get_num_threads())),
-        found("libtorch CUDA", if tch::Cuda::is_available() { "available" } else { "not available" }.to_owned()),
+        found("libtorch CUDA", if libtorch_on_gpu().is_ok() { "available" } else { "not available" }.to_owned()),
         found("GPU", says("nvidia-smi", &["--query-gpu=name,driver_version", "--format=csv,noheader"])),
         found("NVRTC", nvrtc()),
         found("Python", says("python3", &["--version"])),

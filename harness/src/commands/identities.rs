@@ -44,7 +44,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Answer, Error> {
     let mut writer = Writer::create(&file)?;
     let selection = std::iter::once("identities").chain(arguments.names.iter().map(String::as_str));
     let budget = record::Budget::Cases(identities.len() as u64);
-    writer.write(run::campaign(selection.collect::<Vec<_>>().join(" "), arguments.seed, budget, workers, &[]))?;
+    writer.write(run::campaign(selection.collect::<Vec<_>>().join(" "), arguments.seed, budget, workers, None))?;
     let stop = run::stop_on_interrupt("stopping after the identities under way: what was checked");
     let writer = Mutex::new(writer);
     all(&identities, &Plan::full(arguments.seed), workers, &stop, &writer)?;

@@ -22,9 +22,8 @@ pub(super) fn campaign(
     seed: u64,
     budget: Budget,
     threads: usize,
-    entries: &[Entry],
+    gpu: Option<record::Gpu>,
 ) -> record::Campaign {
-    let gpu = entries.iter().find_map(|entry| entry.contender.on_gpu()).map(|kernel| machine::gpu(kernel.gpu()));
     record::Campaign {
         schema: SCHEMA_VERSION,
         isonorm: env!("CARGO_PKG_VERSION").to_owned(),
@@ -39,6 +38,11 @@ pub(super) fn campaign(
         started: now(),
         command: std::env::args().skip(1).fold("cargo isonorm".to_owned(), |line, word| format!("{line} {word}")),
     }
+}
+
+/// The GPU that kernels run on, if they do.
+pub(super) fn gpu_of(entries: &[Entry]) -> Option<record::Gpu> {
+    entries.iter().find_map(|entry| entry.contender.on_gpu()).map(|kernel| machine::gpu(kernel.gpu()))
 }
 
 /// A flag that Ctrl-C sets, after it has said `what` happens now. A second one ends the program as usual.

@@ -86,7 +86,7 @@ fn bad_input_says_what_was_wrong_and_exits_with_2() {
         (&["bench", "--time", "soon"], &["give a time such as"]),
         (&["bench", "--versus", "numpy"], &["libtorch", "copy"]),
         (&["bench", "--", "--save-baseline"], &["--criterion"]),
-        (&["bench", "--device", "cuda"], &["times nothing on a GPU", "--device ptx"]),
+        (&["claims", "--device", "ptx"], &["claims are about time and memory", "bench --device ptx"]),
     ];
     for (arguments, mentions) in table {
         let output = isonorm(arguments);

@@ -117,7 +117,7 @@ impl Metric {
 }
 
 /// Programs that are measured beside each other, in turns.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Comparison {
     /// Of what.
     pub level: Level,
@@ -195,7 +195,7 @@ const fn shape(batch: usize, tokens: usize, width: usize) -> Shape {
 }
 
 /// What is run, and what it must give.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Program {
     /// Its name within the comparison.
     pub name: &'static str,

@@ -2,10 +2,11 @@
 //!
 //! A call is the launches that the manifest plans for it, queued on one stream, and behind them a copy of all memory, which
 //! waits for nothing but the stream. Tensors lie in one allocation with canaries around them. A kernel that makes the GPU
-//! fault ends all work of this process there: the finding stands, and what was not asked yet is not run.
+//! fault ends all work of this process there, as the driver has it: the finding stands, and what was not asked yet is not run.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -23,6 +24,9 @@ use crate::run::{Contender, Crash, Device, Origin, Outcome, Request, RunError, R
 /// Allocations of a GPU are aligned so.
 const ALIGNMENT: usize = 256;
 const SPACING: Spacing = Spacing { margin: 4096, zone: ALIGNMENT, line: ALIGNMENT };
+
+/// Whether a kernel has made the GPU fault, in whatever thread.
+static FAULTED: AtomicBool = AtomicBool::new(false);
 
 /// A kernel of a manifest, on the GPU.
 #[derive(Clone)]
@@ -232,12 +236,19 @@ impl GpuRunner {
     fn launch(&mut self, request: &Request, scene: usize, poison: Poison) -> Result<f64, Outcome> {
         let gpu = &self.on.gpu;
         let block = &mut self.scenes[scene];
+        if FAULTED.load(Ordering::Relaxed) {
+            let what = "an earlier call made the GPU fault, and the driver takes no more work of this process";
+            return Err(Outcome::NotRun(format!("{what}: mend that, or choose other kernels with --kernel")));
+        }
         let memory = gpu.upload(&block.bytes).map_err(|error| Outcome::NotRun(error.to_string()))?;
         let address = |place: usize| gpu.address(&memory) + block.slots[place].data.start as u64;
         let mut ready = self.on.ready(gpu, request, poison.around, address)?;
         let started = Instant::now();
         ready.queue(gpu).map_err(Outcome::Failed)?;
-        block.bytes = gpu.download(&memory).map_err(|error| Outcome::Crashed(Crash::new(error.to_string())))?;
+        block.bytes = gpu.download(&memory).map_err(|error| {
+            FAULTED.store(true, Ordering::Relaxed);
+            Outcome::Crashed(Crash::new(error.to_string()))
+        })?;
         Ok(started.elapsed().as_secs_f64())
     }
 }
