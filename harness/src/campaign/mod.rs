@@ -10,8 +10,8 @@ mod tests;
 mod trial;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use isonorm_oracles::operators::{self, Operator};
@@ -143,24 +143,18 @@ pub fn run(entries: &[Entry], plan: &Plan, progress: &Progress) -> Result<Vec<Re
                 };
                 if let Err(error) = worker.work(&tickets, &large, started) {
                     progress.stop.store(true, Ordering::Relaxed);
-                    failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(error);
+                    failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                 }
                 let own = worker.finish();
-                sums.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).merge(own);
+                sums.lock().unwrap_or_else(PoisonError::into_inner).merge(own);
             });
         }
     });
-    if let Some(error) = failure.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
+    if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(error);
     }
-    let mut sums = sums.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let mut records = Vec::new();
-    for entry in entries {
-        if progress.stop.load(Ordering::Relaxed) {
-            break;
-        }
-        records.extend(usable_range(entry)?.into_iter().map(Record::from));
-    }
+    let mut sums = sums.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut records: Vec<Record> = ranges(entries, plan, progress)?.into_iter().map(Record::from).collect();
     // A campaign of so many cases asks the same however long it takes; one of a time has an end.
     let deadline = match plan.budget {
         _ if progress.stop.load(Ordering::Relaxed) => Some(Instant::now()),
@@ -182,6 +176,30 @@ pub fn run(entries: &[Entry], plan: &Plan, progress: &Progress) -> Result<Vec<Re
         record::Throughput { cases: progress.cases.load(Ordering::Relaxed), seconds: Number(seconds), stages }.into(),
     );
     Ok(records)
+}
+
+/// The usable ranges of all kernels, unless the campaign is stopped.
+///
+/// # Errors
+/// If a kernel cannot be made ready.
+fn ranges(entries: &[Entry], plan: &Plan, progress: &Progress) -> Result<Vec<record::Range>, RunError> {
+    let next = AtomicUsize::new(0);
+    let found: Mutex<BTreeMap<usize, Result<Vec<record::Range>, RunError>>> = Mutex::default();
+    std::thread::scope(|scope| {
+        for _ in 0..plan.workers.clamp(1, entries.len().max(1)) {
+            scope.spawn(|| {
+                tch::set_num_threads(1);
+                while !progress.stop.load(Ordering::Relaxed) {
+                    let place = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(entry) = entries.get(place) else { break };
+                    let ranges = usable_range(entry);
+                    found.lock().unwrap_or_else(PoisonError::into_inner).insert(place, ranges);
+                }
+            });
+        }
+    });
+    let all = found.into_inner().unwrap_or_else(PoisonError::into_inner).into_values();
+    Ok(all.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
 /// The large cases of this part of a campaign: of each kernel, with one of its element types.

@@ -59,7 +59,7 @@ pub struct Source {
 }
 
 /// The PTX of one launch.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Compiled {
     /// The module.
     pub ptx: String,
