@@ -21,7 +21,7 @@ fn weight() -> Fold {
     Fold::Weight("norm".to_owned())
 }
 
-static COMPARISON: Comparison = Comparison {
+const COMPARISON: Comparison = Comparison {
     level: Level::Block,
     pass: Pass::Inference,
     quantity: Quantity::Time,
@@ -93,21 +93,13 @@ fn what_is_not_the_same_function_is_found_in_f64() {
             Program { name: "short", parts: |_| vec![norm(Norm::Rms, By::Steps)], same_as: Some("long") },
             Program { name: "none", parts: |_| vec![], same_as: None },
         ],
-        ..COMPARISON_OF
+        level: Level::Kernel,
+        ..COMPARISON
     }));
     programs.comparison = comparison;
     let found = programs.gate().expect("it runs");
     assert!(found.iter().any(|wrong| wrong.contains("short is not long")), "{found:?}");
 }
-
-const COMPARISON_OF: Comparison = Comparison {
-    level: Level::Kernel,
-    pass: Pass::Inference,
-    quantity: Quantity::Time,
-    shapes: &[],
-    programs: &[],
-    pairs: COMPARISON.pairs,
-};
 
 /// Rounds in which the programs take these times on average, and the twin as long as the baseline.
 fn rounds(long: f64, short: f64, none: f64) -> Rounds {
@@ -118,7 +110,7 @@ fn rounds(long: f64, short: f64, none: f64) -> Rounds {
 
 fn verdict_of(long: f64, short: f64, none: f64) -> ClaimVerdict {
     let (measurement, decisive) = programs().judged(&CLAIM, &COMPARISON.pairs[0], &rounds(long, short, none), &PLAN);
-    let (overall, _, _) = overall(&CLAIM, &[decisive], false, 1);
+    let (overall, _, _) = overall(&CLAIM, &[decisive], false, None, 1);
     assert_eq!(measurement.verdict, overall, "one pair in one size is all there is");
     overall
 }
@@ -139,9 +131,35 @@ fn times_make_the_verdict() {
 
 #[test]
 fn a_wrong_program_leaves_nothing_to_judge() {
-    let (verdict, why, measured) = overall(&CLAIM, &[], true, 1);
+    let (verdict, why, measured) = overall(&CLAIM, &[], true, None, 1);
     assert_eq!((verdict, measured), (ClaimVerdict::NotTestable, None));
     assert!(why.contains("must not"), "{why}");
+}
+
+#[test]
+fn on_a_gpu_programs_of_the_processor_are_left_out() {
+    let names = |comparison: &Comparison| comparison.programs.iter().map(|program| program.name).collect::<Vec<_>>();
+    let whole = device::on_gpu(&COMPARISON).expect("all of it is libtorch's");
+    assert_eq!((names(whole), whole.pairs.len()), (names(&COMPARISON), 1));
+
+    fn kernel(_: Shape) -> Vec<Part> {
+        vec![Part::Residual(vec![norm(Norm::Rms, By::Kernel), linear(Fold::None)])]
+    }
+    static SHORT_IS_OURS: Comparison = Comparison {
+        programs: &[COMPARISON.programs[0], Program { name: "short", parts: kernel, same_as: None }],
+        pairs: &[Pair { title: "pair", decides: true, contender: "short", baseline: "long", limit: None }],
+        ..COMPARISON
+    };
+    let why = device::on_gpu(&SHORT_IS_OURS).expect_err("the contender is left out, and with it the pair");
+    let (verdict, said, _) = overall(&CLAIM, &[], false, Some(why), 1);
+    assert_eq!(verdict, ClaimVerdict::NotTestable);
+    assert!(said.contains("loops and kernels of the processor"), "{said}");
+
+    static OF_MEMORY: Comparison = Comparison { quantity: Quantity::PeakMemory, ..COMPARISON };
+    assert!(device::on_gpu(&OF_MEMORY).is_err());
+    let left =
+        CLAIMS.iter().flat_map(|claim| claim.comparisons).filter(|comparison| device::on_gpu(comparison).is_ok());
+    assert!(left.count() > CLAIMS.len() / 2, "most claims have something to measure on a GPU");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use super::{CUDA_BUGS, examples, no_nvrtc, planted};
+use super::{CUDA_BUGS, no_nvrtc, planted};
 
 /// What the stand-in calls itself.
 const NAME: &str = "PTX executor, no GPU";
