@@ -1,11 +1,37 @@
 // Forward and backward of batch, group and instance normalization: see channels.cuh for units, sets and layouts.
 //
 //     forward:   sets_forward, or unit_moments -> set_moments -> apply; -> running_statistics            inference: apply
-//     backward:  unit_moments -> set_moments -> unit_products -> set_products, channel_products -> gradient
+//     backward:  sets_backward, or unit_moments -> set_moments -> unit_products -> set_products -> gradient; -> channel_products
 //                inference: unit_products -> channel_products; gradient
 //
 // Launches of units have ceil(units / (BLOCK / 32)) blocks (planar) or ceil(c / (lanes * VEC)) * tiles * n (interleaved).
 #include "channels.cuh"
+
+// Where the rows of sets_forward and sets_backward lie.
+template <int THREADS, int CLUSTER> struct Rows {
+    long long set;
+    bool is_set;
+    size_t start, step;  // from a chunk to the next
+    int s, first;        // the first channel
+    bool by_channel;     // whether each chunk is another channel
+
+    __device__ __forceinline__ Rows(long long sets, int of_sample, int chunks, int s, int c) : s(s), by_channel(of_sample != 0) {
+        set = static_cast<long long>(blockIdx.x / CLUSTER) * ROWS<THREADS> + threadIdx.x / THREADS;
+        is_set = set < sets;
+        start = static_cast<size_t>(set) * s * (of_sample ? chunks : 1);
+        step = static_cast<size_t>(s) * (of_sample ? 1 : c);
+        first = of_sample ? set % of_sample * chunks : set;
+    }
+    __device__ __forceinline__ size_t at(int column) const { return start + column / s * step + column % s; }
+    __device__ __forceinline__ int channel(int column) const { return first + (by_channel ? column / s : 0); }
+};
+
+// The statistic of a row as that of a set, for other launches.
+__device__ __forceinline__ SetStatistic kept_statistic(const Statistic& statistic) {
+    float mean = statistic.centre, lost = statistic.lost;
+    settle(mean, lost);
+    return {mean, lost, statistic.rstd, statistic.var};
+}
 
 // Normalizes sets whose elements stay in registers, over planar data: a set is a row of `chunks` times s elements, as rows.cuh has
 // them, of chunks that lie together (groups) or a sample apart (of_sample = 0: channels of the batch). x is read once. y may be x.
@@ -17,18 +43,13 @@ sets_forward(const T* x, const W* __restrict__ weight, const W* __restrict__ bia
     __shared__ typename Sums<THREADS, CLUSTER>::Shared slots;
     Sums<THREADS, CLUSTER> sum(slots);
     const Share<VEC, ITEMS, THREADS, CLUSTER> own(chunks * s);
-    const long long set = static_cast<long long>(blockIdx.x / CLUSTER) * ROWS<THREADS> + threadIdx.x / THREADS;
-    const bool is_set = set < sets;
-    const size_t start = static_cast<size_t>(set) * s * (of_sample ? chunks : 1);
-    const size_t step = static_cast<size_t>(s) * (of_sample ? 1 : c);
-    const auto at = [&](int column) { return start + column / s * step + column % s; };
+    const Rows<THREADS, CLUSTER> rows(sets, of_sample, chunks, s, c);
 
     float kept[ITEMS][VEC];
-    own.each(is_set, [&](int i, int column) { load(x + at(column), kept[i]); });
-    const Statistic statistic = measure<Norm::layer>(own, is_set, kept, [](int) {}, sum, 0, eps);
-    const int first = of_sample ? set % of_sample * chunks : set;
-    own.each(is_set, [&](int i, int column) {
-        const int channel = first + (of_sample ? column / s : 0);
+    own.each(rows.is_set, [&](int i, int column) { load(x + rows.at(column), kept[i]); });
+    const Statistic statistic = measure<Norm::layer>(own, rows.is_set, kept, [](int) {}, sum, 0, eps);
+    own.each(rows.is_set, [&](int i, int column) {
+        const int channel = rows.channel(column);
         const float w = weight ? static_cast<float>(weight[channel]) : 1.f;
 #pragma unroll
         for (int j = 0; j < VEC; ++j) {
@@ -37,13 +58,54 @@ sets_forward(const T* x, const W* __restrict__ weight, const W* __restrict__ bia
             if (bias) v += static_cast<float>(bias[channel]);
             kept[i][j] = v;
         }
-        store(y + at(column), kept[i]);
+        store(y + rows.at(column), kept[i]);
     });
-    if (statistics && is_set && own.first == 0) {
-        float mean = statistic.centre, lost = statistic.lost;
-        settle(mean, lost);
-        statistics[set] = {mean, lost, statistic.rstd, statistic.var};
+    if (statistics && rows.is_set && own.first == 0) statistics[rows.set] = kept_statistic(statistic);
+    sum.leave();
+}
+
+// The gradients of such sets: x and dy are read once. `products`, of sets that lie in one channel, gets their sums of dy and of
+// dy * x_hat, which channel_products adds up; for other sets it is null, and `statistics` is for unit_products. Both may be null.
+template <class T, class W, int VEC, int ITEMS, int THREADS, int CLUSTER>
+__global__ void __launch_bounds__(THREADS * ROWS<THREADS>, RESIDENT<VEC, THREADS, 512>)
+sets_backward(const T* __restrict__ dy, const T* __restrict__ x, const W* __restrict__ weight, T* __restrict__ dx,
+              float2* __restrict__ products, SetStatistic* __restrict__ statistics, long long sets, int of_sample, int chunks, int s,
+              int c, float eps) {
+    __shared__ typename Sums<THREADS, CLUSTER>::Shared slots;
+    Sums<THREADS, CLUSTER> sum(slots);
+    const Share<VEC, ITEMS, THREADS, CLUSTER> own(chunks * s);
+    const Rows<THREADS, CLUSTER> rows(sets, of_sample, chunks, s, c);
+
+    float kept[ITEMS][VEC], g[ITEMS][VEC];
+    own.each(rows.is_set, [&](int i, int column) {
+        load(x + rows.at(column), kept[i]);
+        load(dy + rows.at(column), g[i]);
+    });
+    const Statistic statistic = measure<Norm::layer>(own, rows.is_set, kept, [](int) {}, sum, 0, eps);
+    // From x and dy to x_hat and dy * weight.
+    float plain[2] = {0.f, 0.f}, weighted[2] = {0.f, 0.f};
+    own.each(rows.is_set, [&](int i, int column) {
+        const float w = weight ? static_cast<float>(weight[rows.channel(column)]) : 1.f;
+#pragma unroll
+        for (int j = 0; j < VEC; ++j) {
+            kept[i][j] = normalized<Norm::layer>(kept[i][j], statistic);
+            plain[0] += g[i][j], plain[1] = fmaf(g[i][j], kept[i][j], plain[1]);
+            if (weight) g[i][j] *= w;
+            weighted[0] += g[i][j], weighted[1] = fmaf(g[i][j], kept[i][j], weighted[1]);
+        }
+    });
+    sum(weighted);
+    if (products) {
+        sum(plain);
+        if (rows.is_set && own.first == 0) products[rows.set] = make_float2(plain[0], plain[1]);
     }
+    if (statistics && rows.is_set && own.first == 0) statistics[rows.set] = kept_statistic(statistic);
+    const float a = weighted[0] / own.d, b = weighted[1] / own.d;
+    own.each(rows.is_set, [&](int i, int column) {
+#pragma unroll
+        for (int j = 0; j < VEC; ++j) g[i][j] = fmaf(-b, kept[i][j], g[i][j] - a) * statistic.rstd;
+        store(dx + rows.at(column), g[i]);
+    });
     sum.leave();
 }
 

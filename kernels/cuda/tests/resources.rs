@@ -13,8 +13,24 @@ const ROW_LENGTHS: [usize; 22] = [
     64, 63, 256, 255, 512, 511, 1024, 1023, 2048, 2047, 4096, 4095, 8192, 8191, 16_384, 16_383, 32_768, 32_767, 65_536,
     65_535, 262_144, 262_143,
 ];
-/// Channels and positions, likewise.
-const CHANNELS: [(usize, usize); 3] = [(64, 64), (63, 63), (64, 1 << 16)];
+/// Channels and positions, likewise: sets that registers hold, from a part of a warp up to a cluster, and sets that they do not.
+const CHANNELS: [(usize, usize); 15] = [
+    (64, 64),
+    (63, 63),
+    (132, 16),
+    (132, 15),
+    (132, 128),
+    (132, 127),
+    (132, 1024),
+    (132, 1023),
+    (132, 4096),
+    (132, 4095),
+    (132, 8192),
+    (132, 8191),
+    (132, 16_384),
+    (132, 16_383),
+    (64, 1 << 17),
+];
 
 /// Every tensor of every operator.
 const TENSORS: [&str; 20] = [
