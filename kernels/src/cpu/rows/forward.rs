@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Measured, Operator, Parameters, Rows, Sum, Sums, Verdict, is_long, measuring};
+use super::{Measured, Operator, Parameters, Rows, Sum, Sums, Verdict, measuring};
 use crate::cpu::moments::{Scaling, rescale};
 use crate::cpu::parallel;
 use crate::cpu::views::{Input, Output, Reader, Writer, streams, writers};
@@ -58,6 +58,9 @@ const TILE: usize = 8;
 
 /// Bytes of such rows at most, so that they are still in the first-level cache when they are mapped.
 const TILE_BYTES: usize = 12 << 10;
+
+/// Bytes of a row up to which reading the next row overlaps with writing one by itself.
+const SHORT: usize = 4 << 10;
 
 impl<D: Element, O: Operator<D::Real>, const N: usize> Task for Part<'_, D, O, N> {
     #[inline(always)]
@@ -161,7 +164,8 @@ impl<'j, D: Element, O: Operator<D::Real>, const N: usize> Job<'j, D, O, N> {
     /// A row to be asked for while the one before it is written, so that it need not have been gathered.
     #[inline(always)]
     fn soon(&self, row: usize) -> [Option<Source<'j, D>>; N] {
-        self.inputs.each_ref().map(|input| if is_long::<D>(self.row.width) { input.lying(row) } else { None })
+        let is_long = self.row.width * size_of::<D>() > SHORT;
+        self.inputs.each_ref().map(|input| if is_long { input.lying(row) } else { None })
     }
 }
 
