@@ -1,6 +1,7 @@
 //! What stages read.
 
-use super::run::Source;
+use super::isa::pace;
+use super::run::{Ahead, Source};
 use super::{Element, Isa, Lanes, Real};
 
 /// Something a stage reads a vector of at every index: a run, a constant, or a tuple or an array of those.
@@ -169,7 +170,16 @@ pub trait Fetch: Copy {
 impl<E: Element> Fetch for Source<'_, E> {
     #[inline(always)]
     fn fetch(self, index: usize) -> usize {
-        self.fetch(index)
+        self.ahead(0).fetch(index);
+        pace(index)
+    }
+}
+
+impl<E: Element> Fetch for Ahead<E> {
+    #[inline(always)]
+    fn fetch(self, index: usize) -> usize {
+        self.fetch(index);
+        index
     }
 }
 

@@ -49,12 +49,10 @@ impl<'a, E: Element> Source<'a, E> {
         unsafe { self.start.add(index).read() }.widen()
     }
 
-    /// Asks for the cache line of an element that is read after what is read now; there need not be one. Answers `index`,
-    /// when the next may be asked for.
+    /// What lies so many elements further on than this run does; there need not be anything.
     #[inline(always)]
-    pub(super) fn fetch(self, index: usize) -> usize {
-        isa::prefetch(self.start.wrapping_add(index));
-        isa::pace(index)
+    pub fn ahead(self, elements: usize) -> Ahead<E> {
+        Ahead(self.start.wrapping_add(elements))
     }
 
     /// The elements before and from `at` on.
@@ -83,6 +81,19 @@ impl<'a, E> From<&'a [E]> for Source<'a, E> {
     #[inline(always)]
     fn from(slice: &'a [E]) -> Self {
         Source { start: slice.as_ptr(), len: slice.len(), _memory: PhantomData }
+    }
+}
+
+/// Elements that are read after what is read now: to be asked for, not to be read. As fast as one can: for stages that take
+/// longer over a line than memory does.
+#[derive(Clone, Copy)]
+pub struct Ahead<E>(*const E);
+
+impl<E: Element> Ahead<E> {
+    /// Asks for the cache line of one of them.
+    #[inline(always)]
+    pub(super) fn fetch(self, index: usize) {
+        isa::prefetch(self.0.wrapping_add(index));
     }
 }
 

@@ -11,7 +11,9 @@ use super::gathered::SetKernel;
 use super::stages::{Channels, Origin, Outcome, SET, Stages, Summed};
 use super::{Division, Job, Steps};
 use crate::cpu::parallel;
-use crate::simd::{self, CACHE_LINE, Column, Element, Isa, Real, STRIP, Sink, Source, Task, fence, map, sum_columns};
+use crate::simd::{
+    self, CACHE_LINE, Column, Element, Isa, Real, STRIP, Sink, Source, Task, fence, map, map_and_fetch, sum_columns,
+};
 
 /// Rows that are added up in the working precision.
 const BLOCK: usize = 64;
@@ -326,6 +328,7 @@ where
             count,
             constants,
             &mut [&mut total, &mut squares],
+            false,
             |[x], [first, _], [total, squares]| {
                 let d = x - first;
                 [total + d, if O::SCALES { d.mul_add(d, squares) } else { squares }]
@@ -411,7 +414,9 @@ where
                             *block = Column { source: sources[i], pitch: rows.from[i].place * row };
                         }
                         let origins = [Source::from(&origins[0][..width]), Source::from(&origins[1][..width])];
-                        sum_columns(simd, block, count, origins, &mut sums, |x, origin, sums| O::add(x, origin, sums));
+                        sum_columns(simd, block, count, origins, &mut sums, rows.job.streams, |x, origin, sums| {
+                            O::add(x, origin, sums)
+                        });
                     }
                     if !O::WAITS {
                         map_places(simd, rows, unit, place..place + count * row, constants);
@@ -568,7 +573,14 @@ fn map_places<S: Isa, D: Element, O, const N: usize, const K: usize, const P: us
             *values = Source::from(&constants[..width]);
         }
         let (from, to) = (rows.inputs(unit, place, count), rows.output(unit, place, count));
-        map(simd, (from, values), to, |(x, constants)| O::compute(x, constants));
+        // While these are written, the next are read, unless they have just been read for their sums.
+        let mut next = [None; N];
+        if O::WAITS || K == 0 {
+            for (i, next) in next.iter_mut().enumerate() {
+                *next = Some(from[i].ahead(count * rows.from[i].place));
+            }
+        }
+        map_and_fetch(simd, (from, values), to, |(x, constants)| O::compute(x, constants), next);
         place += count;
     }
 }

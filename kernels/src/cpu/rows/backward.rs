@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Line, Measured, Operator, Parameters, Rows, Sum, Sums, Terms, Verdict, is_long, measuring};
+use super::{Line, Measured, Operator, Parameters, Rows, Sum, Sums, Terms, Verdict, measuring};
 use crate::abi::Refusal;
 use crate::cpu::arguments::PART;
 use crate::cpu::moments::{Scaling, Total, rescale};
@@ -49,7 +49,7 @@ pub fn backward<D: Element, O: Operator<D::Real>, const N: usize, const M: usize
     let mut scratch = Scratch::<D::Real>::take(size * if O::HAS_BIAS { 2 } else { 1 });
     let (weights, biases) = scratch.values().split_at_mut(size);
     let set = InstructionSet::current();
-    let streams = streams(inputs.each_ref(), outputs.each_ref());
+    let streams = streams(rows.call.threads(), inputs.each_ref(), outputs.each_ref());
     let row = RowJob { parameters, operator, width, block };
     let job = Job { inputs: &inputs, outputs: &outputs, streams, sum, row };
     let mut rest = (&mut *weights, &mut *biases);
@@ -131,8 +131,9 @@ impl<D: Element, O: Operator<D::Real>, const N: usize, const M: usize> Task for 
         } else {
             Params { first: rows.start, block: job.row.block, weight: &mut *weight, bias: &mut *bias }
         };
-        // Short rows that are written past the caches are written one by one: while one is, the next is read.
-        let pairs = !job.streams[0] || is_long::<D>(job.row.width);
+        // Four inputs of two rows, and what is written, are more than a cache has places for where rows are whole pages; with
+        // fewer rows at once, and those of the next asked for, nothing waits for memory.
+        let pairs = !job.streams[0] || N < 4 || D::IS_NARROW;
         let mut start = rows.start;
         while start < rows.end {
             // Neighbours within a block share its sums.
@@ -205,7 +206,7 @@ impl<'j, D: Element, O: Operator<D::Real>, const N: usize, const M: usize> Job<'
     /// Rows to be asked for while the ones before them are written, so that they need not have been gathered.
     #[inline(always)]
     fn soon(&self, row: usize) -> [Option<Source<'j, D>>; N] {
-        self.inputs.each_ref().map(|input| if is_long::<D>(self.row.width) { input.lying(row) } else { None })
+        self.inputs.each_ref().map(|input| input.lying(row))
     }
 }
 

@@ -287,15 +287,6 @@ fn measuring<S: Isa, R: Real, O: Operator<R>>(
     }
 }
 
-/// Bytes of a row up to which reading the next row overlaps with writing one by itself.
-const SHORT: usize = 4 << 10;
-
-/// Whether to ask for the next row while one of these is written past the caches.
-#[inline(always)]
-fn is_long<D>(width: usize) -> bool {
-    width * size_of::<D>() > SHORT
-}
-
 /// How the sum of two inputs is taken.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Sum {
