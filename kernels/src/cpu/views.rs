@@ -307,20 +307,15 @@ pub fn writers<'v, E: Element, const M: usize>(
     std::array::from_fn(|i| outputs[i].writer(end, streams[i]))
 }
 
-/// Bytes of all tensors of a call, for each thread up to [`STREAMED_THREADS`], from which on outputs are written past the
-/// caches. On the machine that was measured (1 MiB of second-level cache a core, 32 MiB of third-level cache shared with
-/// others) that takes one thread .5 to 1 of the time from 16 MiB on. What is written past the caches leaves the chip by one
-/// way, which one thread fills: two take as long as one. Within the caches each has a way of its own: for two threads to
-/// write past them takes twice the time at 12 MiB, as long at 24 to 32, and .7 of the time at 36 and more.
-const STREAMED_BYTES: usize = 14 << 20;
+/// Bytes of all tensors of a call from which on outputs are written past the caches. On the machines that were
+/// measured (1 MiB of second-level cache a core, 32 MiB of third-level cache shared with others) that is faster for one
+/// thread from 9 MiB on, twice as fast at 12, and for two threads from 14 on; below, whoever reads the output next should find
+/// it in a cache.
+const STREAMED_BYTES: usize = 12 << 20;
 
-/// Threads whose shares of a cache add up: those of more would be larger than all of it.
-const STREAMED_THREADS: usize = 2;
-
-/// Which outputs to write past the caches: those of a call that is large for its threads, unless they are the memory of an
-/// input, which is in the caches already.
+/// Which outputs to write past the caches: those of a large call, unless they are the memory of an input, which is in
+/// the caches already.
 pub fn streams<E, const N: usize, const M: usize>(
-    threads: usize,
     inputs: [&Input<'_, E>; N],
     outputs: [&Output<'_, E>; M],
 ) -> [bool; M] {
@@ -328,8 +323,7 @@ pub fn streams<E, const N: usize, const M: usize>(
     let inputs = inputs.map(|input| range(&input.view));
     let outputs = outputs.map(|output| range(&output.view));
     let total: usize = inputs.iter().chain(&outputs).map(|(start, end)| end - start).sum();
-    let is_large = total > STREAMED_BYTES * threads.clamp(1, STREAMED_THREADS);
-    outputs.map(|(start, end)| is_large && inputs.iter().all(|&(from, to)| to <= start || end <= from))
+    outputs.map(|(start, end)| total > STREAMED_BYTES && inputs.iter().all(|&(from, to)| to <= start || end <= from))
 }
 
 /// Gives rows to read.

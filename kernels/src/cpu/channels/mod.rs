@@ -305,7 +305,7 @@ where
     if size == 0 || chunks == 0 || count == 0 {
         return record;
     }
-    let [streams] = streams(shape.threads, inputs.each_ref().map(|input| &input.rows), [&output.rows]);
+    let [streams] = streams(inputs.each_ref().map(|input| &input.rows), [&output.rows]);
     let job = Job { shape, inputs, output, kernel, instructions: InstructionSet::current(), streams };
     if let (true, Some((from, to))) = (kernel.fits(), job.steps()) {
         let all = || from.iter().chain([&to]);

@@ -49,7 +49,7 @@ pub fn backward<D: Element, O: Operator<D::Real>, const N: usize, const M: usize
     let mut scratch = Scratch::<D::Real>::take(size * if O::HAS_BIAS { 2 } else { 1 });
     let (weights, biases) = scratch.values().split_at_mut(size);
     let set = InstructionSet::current();
-    let streams = streams(rows.call.threads(), inputs.each_ref(), outputs.each_ref());
+    let streams = streams(inputs.each_ref(), outputs.each_ref());
     let row = RowJob { parameters, operator, width, block };
     let job = Job { inputs: &inputs, outputs: &outputs, streams, sum, row };
     let mut rest = (&mut *weights, &mut *biases);

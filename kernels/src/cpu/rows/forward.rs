@@ -23,7 +23,7 @@ pub fn forward<D: Element, O: Operator<D::Real>, const N: usize>(
     if rows.width == 0 {
         return;
     }
-    let streams = streams(rows.call.threads(), inputs.each_ref(), outputs.each_ref());
+    let streams = streams(inputs.each_ref(), outputs.each_ref());
     let job = Job {
         inputs: &inputs,
         outputs: &outputs,
@@ -96,9 +96,8 @@ impl<D: Element, O: Operator<D::Real>, const N: usize> Task for Part<'_, D, O, N
                     job.tile(simd, start..end, |row| stored.written(row), &measured, y, &mut room.rescued);
                 }
                 [stored] => {
-                    for (measured, row) in measured.iter_mut().zip(start..end) {
+                    for row in start..end {
                         let from = (from[0].row(row), from[N - 1].row(row));
-                        measured.shift = job.row.shift_of_sum(simd, from.0, from.1);
                         room.sums.add(simd, job.sum, from, Some(stored.row(row)), row - start);
                     }
                     let x = |row| room.sums.row(row - start);
@@ -107,10 +106,6 @@ impl<D: Element, O: Operator<D::Real>, const N: usize> Task for Part<'_, D, O, N
                 }
                 _ => {
                     let x = |row| from[0].row(row);
-                    // Step by step for all of them, as their sums after: the steps of one wait for each other.
-                    for (measured, row) in measured.iter_mut().zip(start..end) {
-                        measured.shift = job.row.operator.shift(simd, x(row));
-                    }
                     job.row.measure_all(simd, start..end, x, &mut measured);
                     job.tile(simd, start..end, x, &measured, y, &mut room.rescued);
                 }
@@ -177,7 +172,9 @@ struct RowJob<'a, D: Element, O> {
 }
 
 impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
-    /// The sums of up to [`TILE`] rows, about shifts that are known.
+    /// The sums of up to [`TILE`] rows.
+    ///
+    /// Step by step for all of them: the steps of one wait for each other, those of several do not.
     #[inline(always)]
     fn measure_all<'a, S: Isa, E: Element<Real = D::Real>>(
         &self,
@@ -186,17 +183,12 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
         x: impl Fn(usize) -> Source<'a, E>,
         measured: &mut [Measured<D::Real>; TILE],
     ) {
+        for (measured, row) in measured.iter_mut().zip(rows.clone()) {
+            measured.shift = self.operator.shift(simd, x(row));
+        }
         for (measured, row) in measured.iter_mut().zip(rows) {
             measured.sums = sum(simd, x(row).part(0..measured.count), measuring::<_, _, O>(simd, measured.shift));
         }
-    }
-
-    /// The shift of the sum of two rows: the mean of the sums is the sum of the means. From the rows, whether their sum is read
-    /// again or not, which may depend on the number of threads.
-    #[inline(always)]
-    fn shift_of_sum<S: Isa>(&self, simd: S, x: Source<'_, D>, residual: Source<'_, D>) -> D::Real {
-        let [shift, other] = [self.operator.shift(simd, x), self.operator.shift(simd, residual)];
-        D::Real::from_f64(shift.to_f64() + other.to_f64())
     }
 
     /// Adds two rows, stores the sum, and measures it on the way.
@@ -212,7 +204,9 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
         stored: Sink<'_, D>,
         measured: &mut Measured<D::Real>,
     ) {
-        measured.shift = self.shift_of_sum(simd, x, residual);
+        // The mean of the sums is the sum of the means.
+        let (shift, other) = (self.operator.shift(simd, x), self.operator.shift(simd, residual));
+        measured.shift = D::Real::from_f64(shift.to_f64() + other.to_f64());
         let add = measuring::<_, _, O>(simd, measured.shift);
         measured.sums = if D::IS_NARROW && sum == Sum::Rounded {
             map_and_sum(
