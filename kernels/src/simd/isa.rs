@@ -159,19 +159,19 @@ pub(super) fn prefetch<T>(address: *const T) {
     let _ = address;
 }
 
-/// The same number, some six cycles later: whoever goes on with it cannot run far ahead. Prefetches that a processor
+/// The same number, some nine cycles later: whoever goes on with it cannot run far ahead. Prefetches that a processor
 /// issues as early as it can fill all places for misses, and loads from the second-level cache wait behind them. One line
-/// in six cycles is a little more than memory gives one core; in nine, what still lies in the third-level cache waits, and in
-/// three, long runs from memory take up to a sixth longer.
+/// in nine cycles is about what memory gives one core.
 #[inline(always)]
 pub(super) fn pace(number: usize) -> usize {
     #[cfg(target_arch = "x86_64")]
     {
         let mut number = number;
-        // Two multiplications by one, of three cycles each, which the compiler does not see through.
+        // Three multiplications by one, of three cycles each, which the compiler does not see through.
         // SAFETY: changes the one register and the flags.
         unsafe {
             std::arch::asm!(
+                "imul {0}, {0}, 1",
                 "imul {0}, {0}, 1",
                 "imul {0}, {0}, 1",
                 inout(reg) number,
