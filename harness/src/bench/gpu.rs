@@ -222,8 +222,9 @@ impl<'a> KernelCall<'a> {
         let sizes: Vec<usize> = request.outputs.iter().map(TensorArg::bytes).collect();
         let zeros = sizes.iter().map(|&bytes| gpu.zeros(bytes));
         let outputs = zeros.collect::<Result<Vec<_>, _>>().map_err(say)?;
-        let address = |place: usize| gpu.address(inputs.iter().chain(&outputs).nth(place).unwrap_or(&outputs[0]));
-        let ready = kernel.ready(gpu, request, 0, address).map_err(|outcome| format!("{outcome:?}"))?;
+        let addresses: Vec<u64> = inputs.iter().chain(&outputs).map(|memory| gpu.address(memory)).collect();
+        let ready =
+            kernel.ready(gpu, request, 0, |place| addresses[place]).map_err(|outcome| format!("{outcome:?}"))?;
         Ok(KernelCall { gpu, ready, inputs, outputs, fresh: fresh.then_some(sizes) })
     }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use isonorm_cuda::Library;
 use isonorm_cuda::compile::{CompileError, Resources, locate};
@@ -124,27 +126,28 @@ fn is_skipped() -> bool {
     }
 }
 
-/// The resources of all instantiations that `wanted` picks, with those that break a rule.
-fn judge(arch: &str, wanted: impl Fn(usize) -> bool) -> Vec<String> {
+/// Instantiations that are compiled together: headers are read once for all of them.
+const TOGETHER: usize = 32;
+
+/// The resources of all instantiations for an architecture, with those that break a rule.
+fn judge(arch: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     if is_skipped() {
         return wrong;
     }
     for mut library in Library::built_in().unwrap_or_else(|error| panic!("{error}")) {
         library.source.arch = arch.to_owned();
-        let all = instantiations(&library).into_iter().enumerate();
-        let all: Vec<_> = all.filter(|(i, _)| wanted(*i)).map(|(_, of)| of).collect();
-        let mut most = BTreeMap::<String, (Resources, String)>::new();
-        for (entry, threads) in &all {
-            let found = library.source.resources(entry).unwrap_or_else(|error| panic!("{arch}: {error}"));
+        let all: Vec<(String, u32)> = instantiations(&library).into_iter().collect();
+        let mut most = BTreeMap::<String, (Resources, &str)>::new();
+        for ((entry, threads), found) in all.iter().zip(resources(&library, &all)) {
             // A multiprocessor has 65 536 registers, given to warps by 8 for each thread.
             if found.spills > 0 || found.stack > 0 || found.registers.next_multiple_of(8) * threads > 65_536 {
                 wrong.push(format!("{arch} {entry}: {found:?} with {threads} threads"));
             }
             let kernel = entry.split('<').next().unwrap_or_default().to_owned();
-            let of_kernel = most.entry(kernel).or_insert((found, entry.clone()));
+            let of_kernel = most.entry(kernel).or_insert((found, entry));
             if found.registers > of_kernel.0.registers {
-                *of_kernel = (found, entry.clone());
+                *of_kernel = (found, entry);
             }
         }
         println!("{arch} {}: {} instantiations; with the most registers:", library.name, all.len());
@@ -153,18 +156,30 @@ fn judge(arch: &str, wanted: impl Fn(usize) -> bool) -> Vec<String> {
     wrong
 }
 
-/// A part of them, a different one for each architecture; all together take some minutes.
-#[test]
-fn no_kernel_spills() {
-    let wrong =
-        [judge("sm_90", |i| i % 20 == 0), judge("sm_80", |i| i % 40 == 7), judge("sm_100", |i| i % 40 == 13)].concat();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+/// What the assembler says of all of them, in order, from all cores.
+fn resources(library: &Library, all: &[(String, u32)]) -> Vec<Resources> {
+    let (next, found) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
+    let parts: Vec<&[(String, u32)]> = all.chunks(TOGETHER).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let place = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(part) = parts.get(place) else { break };
+                    let entries: Vec<&str> = part.iter().map(|(entry, _)| entry.as_str()).collect();
+                    let of_part = library.source.resources(&entries).unwrap_or_else(|error| panic!("{error}"));
+                    found.lock().expect("no panic").insert(place, of_part);
+                }
+            });
+        }
+    });
+    found.into_inner().expect("no panic").into_values().flatten().collect()
 }
 
+/// On every architecture: some minutes.
 #[test]
-#[ignore = "some minutes"]
-fn no_kernel_spills_at_all() {
-    let wrong = ["sm_80", "sm_90", "sm_100"].map(|arch| judge(arch, |_| true)).concat();
+fn no_kernel_spills() {
+    let wrong = ["sm_80", "sm_90", "sm_100"].map(judge).concat();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -183,6 +198,6 @@ fn spills_are_seen() {
         for (int i = 0; i < 128; ++i) x[i] = v[127 - i];
     }"
     .to_owned();
-    let found = library.source.resources("wide").unwrap_or_else(|error| panic!("{error}"));
+    let found = library.source.resources(&["wide"]).unwrap_or_else(|error| panic!("{error}"))[0];
     assert!(found.registers == 64 && found.spills > 0, "{found:?}");
 }

@@ -163,20 +163,27 @@ impl Source {
         }
     }
 
-    /// What the assembler makes of an instantiation for the source's architecture.
+    /// What the assembler makes of instantiations for the source's architecture, in order.
     ///
     /// # Errors
     /// If the source is no CUDA C++, or there is no NVRTC, or it refuses the source or says nothing of registers.
-    pub fn resources(&self, entry: &str) -> Result<Resources, CompileError> {
+    pub fn resources(&self, entries: &[&str]) -> Result<Vec<Resources>, CompileError> {
         if self.language != Language::Cuda {
             return Err(CompileError::Unavailable(format!("{} is no CUDA C++, which alone is assembled", self.name)));
         }
-        let report = nvrtc::report(locate()?, self, entry)?;
-        Resources::of(&report).ok_or(CompileError::Refused {
-            file: self.name.clone(),
-            entry: entry.to_owned(),
-            log: report,
-        })
+        let (names, report) = nvrtc::report(locate()?, self, entries)?;
+        // `ptxas info : Compiling entry function 'NAME' for 'sm_90'`, and then what that takes.
+        let parts: Vec<(&str, &str)> =
+            report.split("Compiling entry function '").skip(1).filter_map(|part| part.split_once('\'')).collect();
+        let of = |(entry, name): (&&str, &String)| {
+            let part = parts.iter().find(|(own, _)| own == name);
+            part.and_then(|(_, part)| Resources::of(part)).ok_or_else(|| CompileError::Refused {
+                file: self.name.clone(),
+                entry: (*entry).to_owned(),
+                log: report.clone(),
+            })
+        };
+        entries.iter().zip(&names).map(of).collect()
     }
 
     /// What decides the PTX.

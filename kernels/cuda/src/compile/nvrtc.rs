@@ -69,7 +69,22 @@ fn check(call: &'static str, status: sys::nvrtcResult) -> Result<(), CompileErro
 }
 
 /// A program of NVRTC, destroyed in the end, what of it is wanted, and the texts that it may still refer to until then.
-struct Program(sys::nvrtcProgram, CString, #[expect(dead_code, reason = "kept alive")] Vec<CString>);
+struct Program(sys::nvrtcProgram, Vec<CString>, #[expect(dead_code, reason = "kept alive")] Vec<CString>);
+
+impl Program {
+    /// What the PTX calls what is wanted.
+    fn lowered(&self) -> Result<Vec<String>, CompileError> {
+        let name = |expression: &CString| {
+            let mut lowered = ptr::null();
+            // SAFETY: the program exists and was compiled with this name expression.
+            let status = unsafe { sys::nvrtcGetLoweredName(self.0, expression.as_ptr(), &mut lowered) };
+            check("nvrtcGetLoweredName", status)?;
+            // SAFETY: NVRTC gives NUL-terminated text that lives as long as the program.
+            Ok(unsafe { CStr::from_ptr(lowered) }.to_string_lossy().into_owned())
+        };
+        self.1.iter().map(name).collect()
+    }
+}
 
 impl Drop for Program {
     fn drop(&mut self) {
@@ -82,23 +97,18 @@ impl Drop for Program {
 pub(super) fn compile(nvrtc: &Nvrtc, source: &Source, entry: &str) -> Result<Compiled, CompileError> {
     // PTX is all that is wanted: a virtual architecture saves the assembler.
     let virtual_one = source.arch.replace("sm_", "compute_");
-    let program = program(nvrtc, source, entry, &virtual_one, "--generate-line-info")?;
-    let mut lowered = ptr::null();
-    // SAFETY: the program exists and was compiled with this name expression.
-    let status = unsafe { sys::nvrtcGetLoweredName(program.0, program.1.as_ptr(), &mut lowered) };
-    check("nvrtcGetLoweredName", status)?;
-    // SAFETY: NVRTC gives NUL-terminated text that lives as long as the program.
-    let lowered = unsafe { CStr::from_ptr(lowered) }.to_string_lossy().into_owned();
+    let program = program(nvrtc, source, &[entry], &virtual_one, "--generate-line-info")?;
+    let lowered = program.lowered()?.concat();
     // SAFETY: the program exists and was compiled.
     let ptx = unsafe { result::get_ptx(program.0) };
     let ptx = ptx.map_err(|error| CompileError::Nvrtc { call: "nvrtcGetPTX", reason: error.to_string() })?;
     Ok(Compiled::new(without_folders(&characters(&ptx)), lowered))
 }
 
-/// What the assembler says of one instantiation: registers and spills.
-pub(super) fn report(nvrtc: &Nvrtc, source: &Source, entry: &str) -> Result<String, CompileError> {
-    let program = program(nvrtc, source, entry, &source.arch, "--ptxas-options=-v")?;
-    Ok(log(&program))
+/// What the PTX calls some instantiations, and what the assembler says of them: registers and spills.
+pub(super) fn report(nvrtc: &Nvrtc, source: &Source, entries: &[&str]) -> Result<(Vec<String>, String), CompileError> {
+    let program = program(nvrtc, source, entries, &source.arch, "--ptxas-options=-v")?;
+    Ok((program.lowered()?, log(&program)))
 }
 
 fn log(program: &Program) -> String {
@@ -107,13 +117,19 @@ fn log(program: &Program) -> String {
 }
 
 /// A program, compiled.
-fn program(nvrtc: &Nvrtc, source: &Source, entry: &str, arch: &str, option: &str) -> Result<Program, CompileError> {
+fn program(
+    nvrtc: &Nvrtc,
+    source: &Source,
+    entries: &[&str],
+    arch: &str,
+    option: &str,
+) -> Result<Program, CompileError> {
     let text = |what: &str, text: &str| {
         let refused = |_| CompileError::Unavailable(format!("{what} has a NUL byte: {}", source.name));
         CString::new(text).map_err(refused)
     };
-    let (name, code, expression) =
-        (text("the file's name", &source.name)?, text("the source", &source.text)?, text("the entry", entry)?);
+    let (name, code) = (text("the file's name", &source.name)?, text("the source", &source.text)?);
+    let expressions = entries.iter().map(|entry| text("the entry", entry)).collect::<Result<Vec<_>, _>>()?;
     let mut headers = Vec::new();
     for (name, contents) in &source.include {
         headers.push((text("a name", name)?, text("an included file", contents)?));
@@ -135,9 +151,11 @@ fn program(nvrtc: &Nvrtc, source: &Source, entry: &str, arch: &str, option: &str
     };
     check("nvrtcCreateProgram", created)?;
     let texts = headers.into_iter().flat_map(|(name, contents)| [name, contents]).chain([name, code]);
-    let program = Program(program, expression, texts.collect());
-    // SAFETY: the program exists and the text outlives it.
-    check("nvrtcAddNameExpression", unsafe { sys::nvrtcAddNameExpression(program.0, program.1.as_ptr()) })?;
+    let program = Program(program, expressions, texts.collect());
+    for expression in &program.1 {
+        // SAFETY: the program exists and the text outlives it.
+        check("nvrtcAddNameExpression", unsafe { sys::nvrtcAddNameExpression(program.0, expression.as_ptr()) })?;
+    }
 
     let mut options = vec!["--std=c++17".to_owned(), format!("--gpu-architecture={arch}"), option.to_owned()];
     options.extend(nvrtc.include.iter().map(|folder| format!("--include-path={}", folder.display())));
@@ -150,7 +168,7 @@ fn program(nvrtc: &Nvrtc, source: &Source, entry: &str, arch: &str, option: &str
     if let Err(error) = unsafe { result::compile_program(program.0, &options) } {
         let log = log(&program);
         let log = if log.trim().is_empty() { error.to_string() } else { log };
-        return Err(CompileError::Refused { file: source.name.clone(), entry: entry.to_owned(), log });
+        return Err(CompileError::Refused { file: source.name.clone(), entry: entries.join(", "), log });
     }
     Ok(program)
 }
