@@ -24,7 +24,6 @@ const L2: c_int = 1 << 20;
 /// More than any kernel needs that ends: a GPU waits for ever.
 const PATIENCE: u64 = 1 << 24;
 
-#[derive(Default)]
 struct Driver {
     /// What was allocated, by its place in memory; none where it was freed.
     buffers: Vec<Option<Vec<u8>>>,

@@ -47,9 +47,9 @@ pub fn sample(entry: &Entry, workload: &Workload, replay: &str) -> Result<Checke
     Ok(Checked::Wrong(findings.into_records(1, None).0))
 }
 
-/// Compares what a call has just written, the memory of its `outputs`, with the sample's answer, over and over, where rows or samples do not depend on each
-/// other. Parts that are the same to the bit as the first one need no second look; the others are judged as the sample was.
-/// Gives what is wrong.
+/// Compares what a call has just written, the memory of its `outputs`, with the sample's answer, over and over, where rows or
+/// samples do not depend on each other. Parts that are the same to the bit as the first one need no second look; the others are
+/// judged as the sample was. Gives what is wrong.
 pub fn whole(
     entry: &Entry,
     workload: &Workload,

@@ -31,7 +31,7 @@ const EMPTIES: u64 = 2;
 /// waiting takes some time itself.
 const LATE: (f64, f64) = (1e-3, 0.05);
 
-/// Measures a workload whose sample was judged, on a GPU.
+/// Measures a workload whose sample was judged, on a GPU; beside libtorch only where [`libtorch_on_gpu`] said that it can be.
 ///
 /// # Errors
 /// Why it could not be measured.
@@ -49,7 +49,8 @@ pub fn cell(
     let gpu = &kernel.gpu().on_default_stream();
     let fresh = setting == Setting::AsCalled;
     let request = outline(&workload.case);
-    let mut first = KernelCall::new(kernel, gpu, &request, sample, fresh)?;
+    let tiled = tile_inputs(&request.inputs, sample)?;
+    let mut first = KernelCall::new(kernel, gpu, &request, &tiled, fresh)?;
     if !fresh {
         first.call()?;
         let outputs = first.download()?;
@@ -63,7 +64,7 @@ pub fn cell(
     let placements = 1..room.clamp(1, PLACEMENTS);
     let mut ours: Vec<Box<dyn Timed + '_>> = vec![Box::new(first)];
     for _ in placements.clone() {
-        ours.push(Box::new(KernelCall::new(kernel, gpu, &request, sample, fresh)?));
+        ours.push(Box::new(KernelCall::new(kernel, gpu, &request, &tiled, fresh)?));
     }
     let half = (bytes(workload) / 2) as usize;
     let copy = || Ok::<_, GpuError>(Copy { gpu, from: gpu.zeros(half)?, to: gpu.zeros(half)? });
@@ -72,7 +73,7 @@ pub fn cell(
         copies.push(Box::new(copy().map_err(say)?));
     }
     let mut libtorch: Vec<Box<dyn Timed + '_>> = Vec::new();
-    if plan.versus.contains(&Versus::Libtorch) && libtorch_on_gpu().is_ok() {
+    if plan.versus.contains(&Versus::Libtorch) {
         for _ in std::iter::once(0).chain(placements) {
             let Some(one) = Libtorch::new(workload, sample, tch::Device::Cuda(0))? else { break };
             libtorch.push(Box::new(one));
@@ -212,10 +213,9 @@ impl<'a> KernelCall<'a> {
         kernel: &OnGpu,
         gpu: &'a Gpu,
         request: &Request,
-        sample: &Materialised,
+        tiled: &[super::memory::Memory],
         fresh: bool,
     ) -> Result<KernelCall<'a>, String> {
-        let tiled = tile_inputs(&request.inputs, sample)?;
         // SAFETY: tiled, and so initialised.
         let upload = |memory: &super::memory::Memory| gpu.upload(unsafe { memory.bytes() });
         let inputs = tiled.iter().map(upload).collect::<Result<Vec<_>, _>>().map_err(say)?;

@@ -128,8 +128,11 @@ pub(super) fn run(mut arguments: Arguments) -> Result<Answer, Error> {
         && arguments.versus.contains(&Versus::Libtorch)
         && let Err(why) = gpu::libtorch_on_gpu()
     {
-        eprintln!("isonorm: nothing is compared with libtorch: {why}");
         arguments.versus.retain(|versus| *versus != Versus::Libtorch);
+        if arguments.versus.is_empty() {
+            return Err(Error::Usage(why));
+        }
+        eprintln!("isonorm: nothing is compared with libtorch: {why}");
     }
     kernels::prepare(&entries)?;
     let tasks = tasks(&arguments, &entries, &threads)?;

@@ -133,9 +133,11 @@ fn what_is_wrong_is_not_timed() {
 }
 
 #[test]
-fn claims_need_a_libtorch_for_the_gpu() {
-    let (output, _) = isonorm(&["claims", "--device", "cuda"]);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("this libtorch cannot use the GPU: set LIBTORCH"), "{said}");
+fn what_needs_a_libtorch_for_the_gpu_says_so() {
+    for arguments in [&["claims", "--device", "cuda"][..], &["bench", "--device", "cuda", "--versus", "libtorch"]] {
+        let (output, _) = isonorm(arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(said.contains("this libtorch cannot use the GPU: set LIBTORCH"), "{arguments:?}: {said}");
+    }
 }

@@ -48,7 +48,7 @@ fn liger_kernel() {
     assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
     for (name, wrong) in EXPECTED {
         let kernels = document["kernels"].as_array().expect("kernels");
-        let kernel = kernels.iter().find(|kernel| kernel["kernel"] == name || kernel["name"] == name);
+        let kernel = kernels.iter().find(|kernel| kernel["name"] == name);
         let kernel = kernel.unwrap_or_else(|| panic!("{name} is not in {document:#}"));
         let findings = kernel["findings"].as_array().expect("findings");
         let mut found: Vec<&str> = findings.iter().filter_map(|finding| finding["property"].as_str()).collect();

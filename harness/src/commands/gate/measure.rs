@@ -58,9 +58,7 @@ impl<'a> Measure<'a> {
         let (timed, launched): (Vec<&Entry>, Vec<&Entry>) =
             self.entries.iter().partition(|entry| entry.contender.device() != Device::Ptx);
         if on.speed != Action::Off && !launched.is_empty() {
-            eprintln!(
-                "gate: nothing is timed on the PTX executor; what their launches do on the PTX executor is compared"
-            );
+            eprintln!("gate: the PTX executor has no times; what launches do there is compared");
         }
         if on.speed != Action::Off && !timed.is_empty() {
             self.anew("again")?;
