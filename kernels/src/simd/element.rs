@@ -4,7 +4,8 @@ use half::{bf16, f16};
 
 use super::isa::bf16_bits;
 use super::load::array;
-use super::{Isa, Lanes, Real};
+use super::pairs;
+use super::{Isa, Lanes, Real, Source};
 use crate::abi::Dtype;
 
 /// A type that tensors are stored in.
@@ -46,6 +47,13 @@ pub trait Element: Copy + Default + Send + Sync + 'static {
                 unsafe { Self::load(simd, from.add(k * Self::Real::lanes::<S>())) }
             },
         )
+    }
+
+    /// The sums of a run and of its squares, the former only if `totals`, where the processor has instructions that add up
+    /// products of this type as it is stored. `None` where it has not, or if they are not good enough for these values.
+    #[inline(always)]
+    fn sums<S: Isa>(_: S, _: Source<'_, Self>, _totals: bool) -> Option<[f64; 2]> {
+        None
     }
 
     /// Rounds and stores a vector.
@@ -159,6 +167,11 @@ impl Element for bf16 {
             k += 2;
         }
         values
+    }
+
+    #[inline(always)]
+    fn sums<S: Isa>(simd: S, from: Source<'_, Self>, totals: bool) -> Option<[f64; 2]> {
+        pairs::sums(simd, from, totals)
     }
 
     #[inline(always)]

@@ -37,6 +37,21 @@ pub trait Isa: Simd {
         unsafe { [self.load_bf16(from), self.load_bf16(from.add(Self::F32_LANES))] }
     }
 
+    /// Whether this processor adds up products of bfloat16.
+    #[inline(always)]
+    fn multiplies_bf16(self) -> bool {
+        false
+    }
+
+    /// Adds the products of two pairs of bfloat16 in each lane to `sums`. Subnormal numbers count as zeros.
+    ///
+    /// # Safety
+    /// [`multiplies_bf16`](Self::multiplies_bf16) answered `true`.
+    #[inline(always)]
+    unsafe fn dot_bf16(self, _one: Self::f32s, _other: Self::f32s, sums: Self::f32s) -> Self::f32s {
+        sums
+    }
+
     /// Widens binary16.
     ///
     /// # Safety
@@ -293,6 +308,17 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn multiplies_bf16(self) -> bool {
+            HAS_BF16.load(Ordering::Relaxed)
+        }
+
+        #[inline(always)]
+        unsafe fn dot_bf16(self, one: Self::f32s, other: Self::f32s, sums: Self::f32s) -> Self::f32s {
+            // SAFETY: the caller's promise; the token proves the feature of registers.
+            pulp::cast(unsafe { dot(pulp::cast(one), pulp::cast(other), pulp::cast(sums)) })
+        }
+
+        #[inline(always)]
         unsafe fn load_f16(self, from: *const u16) -> Self::f32s {
             // SAFETY: the caller's promise; the token proves the features.
             pulp::cast(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) })
@@ -320,13 +346,16 @@ mod x86 {
             // SAFETY: the caller's promise; the token proves the features, and `HAS_BF16` that of `narrow`.
             unsafe {
                 let (low, high) = (pulp::cast(first), pulp::cast(second));
-                let packed = if HAS_BF16.load(Ordering::Relaxed) && !have_subnormal(low, high) {
-                    narrow(high, low)
-                } else {
-                    let upper = _mm512_loadu_si512(UPPER.as_ptr().cast());
-                    let [first, second] = [self.round_bf16(first), self.round_bf16(second)];
-                    _mm512_permutex2var_epi16(pulp::cast(first), upper, pulp::cast(second))
-                };
+                if HAS_BF16.load(Ordering::Relaxed) {
+                    let packed = narrow(high, low);
+                    // One question of both, whose answer is nearly always the same.
+                    if !has_zero(packed) || !have_subnormal(low, high) {
+                        return _mm512_storeu_si512(to.cast(), packed);
+                    }
+                }
+                let upper = _mm512_loadu_si512(UPPER.as_ptr().cast());
+                let [first, second] = [self.round_bf16(first), self.round_bf16(second)];
+                let packed = _mm512_permutex2var_epi16(pulp::cast(first), upper, pulp::cast(second));
                 _mm512_storeu_si512(to.cast(), packed);
             }
         }
@@ -415,6 +444,33 @@ mod x86 {
             );
         }
         packed
+    }
+
+    /// Adds the products of two bfloat16 in each lane, one after the other, to `sums`. It takes subnormal numbers for zeros.
+    ///
+    /// # Safety
+    /// As for [`narrow`].
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    unsafe fn dot(one: __m512, other: __m512, mut sums: __m512) -> __m512 {
+        // SAFETY: reads and writes registers only; the caller's promise.
+        unsafe {
+            std::arch::asm!(
+                "vdpbf16ps {0}, {1}, {2}",
+                inout(zmm_reg) sums,
+                in(zmm_reg) one,
+                in(zmm_reg) other,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        sums
+    }
+
+    /// Whether one of some bfloat16 values is a zero.
+    #[target_feature(enable = "avx512bw")]
+    #[inline]
+    fn has_zero(packed: __m512i) -> bool {
+        _mm512_testn_epi16_mask(packed, _mm512_set1_epi16(0x7fff)) != 0
     }
 
     #[target_feature(enable = "avx512dq")]

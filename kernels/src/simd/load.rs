@@ -9,7 +9,10 @@ pub trait Load<S: Isa, R: Real> {
     /// What it gives.
     type Item: Copy;
 
-    /// Number of elements; `None` if any.
+    /// Elements in a lane of a vector.
+    const TERMS: usize = 1;
+
+    /// Number of elements, or of lanes; `None` if any.
     fn extent(&self) -> Option<usize>;
 
     /// The vector at `index`.

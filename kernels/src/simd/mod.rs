@@ -10,6 +10,7 @@ mod element;
 mod isa;
 mod lanes;
 mod load;
+mod pairs;
 mod run;
 mod short;
 mod stages;
@@ -29,7 +30,7 @@ pub use lanes::{Lanes, Real};
 pub use load::{Cached, Fetch, Load, Splat, array};
 pub use run::{Sink, Source};
 pub use short::{map_rows, sum_rows};
-pub use stages::{map, map_and_fetch, map_and_sum, sum, sum_head};
+pub use stages::{map, map_and_fetch, map_and_sum, sum};
 pub use store::{Discard, Kept, Slot, Store};
 
 /// An instruction set that the kernels are compiled for.

@@ -38,6 +38,12 @@ impl<'a, E: Element> Source<'a, E> {
         self.len
     }
 
+    /// The first of them.
+    #[inline(always)]
+    pub(super) fn as_ptr(self) -> *const E {
+        self.start
+    }
+
     /// One of them.
     ///
     /// # Panics

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use super::isa::MAX_LANES;
 use super::load::{array, common};
 use super::store::{Discard, Streaming};
 use super::{Fetch, Isa, Lanes, Load, Real, Store};
@@ -51,7 +50,7 @@ pub fn map_and_sum<S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>, const K: usiz
     let mut totals = [0.0; K];
     let mut i = 0;
     while i < n {
-        let end = n.min(i + BLOCK * UNROLL * lanes);
+        let end = n.min(i + BLOCK / L::TERMS * UNROLL * lanes);
         let mut sums = [[zero; K]; UNROLL];
         while i + UNROLL * lanes <= end {
             // SAFETY: the loop's condition; both extents are at least `n`.
@@ -91,24 +90,6 @@ pub fn map_and_sum<S: Isa, R: Real, L: Load<S, R>, T: Store<S, R>, const K: usiz
         }
     }
     totals
-}
-
-/// The sum of the first `N` elements, if there are so many: without the care that [`sum`] takes, and in a third of its time.
-#[inline(always)]
-pub fn sum_head<S: Isa, R: Real, L: Load<S, R, Item = Lanes<S, R>>, const N: usize>(simd: S, from: L) -> Option<R> {
-    let lanes = R::lanes::<S>();
-    const { assert!(N.is_multiple_of(MAX_LANES)) };
-    if from.extent().is_none_or(|extent| extent < N) {
-        return None;
-    }
-    let mut total = Lanes::splat(simd, R::default());
-    let mut i = 0;
-    while i < N {
-        // SAFETY: `N`, within the extent, is a multiple of the number of lanes.
-        total = total + unsafe { from.load(simd, i) };
-        i += lanes;
-    }
-    Some(total.sum())
 }
 
 /// Computes every element of `to` from the elements of `from` at the same index.

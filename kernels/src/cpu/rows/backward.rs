@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Line, Measured, Operator, Parameters, Rows, Sum, Sums, Terms, Verdict, measuring};
+use super::{Line, Measured, Operator, Parameters, Rows, Sum, Sums, Terms, Verdict, measure};
 use crate::abi::Refusal;
 use crate::cpu::arguments::PART;
 use crate::cpu::moments::{Scaling, Total, rescale};
@@ -247,8 +247,7 @@ struct RowJob<'a, D: Element, O> {
 type RowInputs<'a, D, L, E, const R: usize> = ([Source<'a, D>; R], [L; R], [Source<'a, E>; R]);
 
 impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
-    /// The gradient of a row, from the sums of `d = x - shift`, `d^2`, `g = dy * weight` and `g * d`; `None` if squares
-    /// have left the range of the working precision.
+    /// The gradient of a row; `None` if squares have left the range of the working precision.
     #[inline(always)]
     fn measure<S: Isa, E: Element<Real = D::Real>>(
         &self,
@@ -258,23 +257,22 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
     ) -> Option<Gradient<D::Real>> {
         let weight = self.parameters.weight.source();
         let count = self.operator.measured(x.len());
-        let (mut shift, mut is_second) = (self.operator.shift(simd, x), false);
+        let mut shift = None;
         let ([g, product], statistic) = loop {
-            let [mut total, mut squares, g, product] = sum(simd, (dy, x, weight), products::<_, _, O>(simd, shift));
+            let [mut total, mut squares, g, product] = multiply::<_, _, _, O>(simd, (dy, x, weight), shift);
             if O::IS_PARTIAL {
-                [total, squares] = sum(simd, x.part(0..count), measuring::<_, _, O>(simd, shift));
+                [total, squares] = measure::<_, _, O>(simd, x.part(0..count), shift);
             }
-            let measured = Measured { count, shift, sums: [total, squares], is_second };
-            match self.operator.judge(measured, scaling) {
+            match self.operator.judge(Measured { count, shift, sums: [total, squares] }, scaling) {
                 Verdict::Accepted(statistic) => break ([g, product], statistic),
-                Verdict::Again(nearer) => (shift, is_second) = (nearer, true),
+                Verdict::Again(mean) => shift = Some(mean),
                 Verdict::Rejected => return None,
             }
         };
         let line: Line = statistic.into();
         let [centre, rstd, offset] = line.parts();
         let projection = if product.is_finite() && product.abs() >= D::Real::TINY {
-            let distance = line.mean - shift.to_f64();
+            let distance = line.mean - shift.map_or(0.0, Real::to_f64);
             if distance == 0.0 { product * line.rstd } else { (product - distance * g) * line.rstd }
         } else {
             // `x_hat` is of size 1, unlike `d`: its product with `g` stays within the range of the type if any does.
@@ -359,22 +357,37 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
     }
 }
 
-/// Adds a vector's `d = x - shift`, `d^2`, `g = dy * weight` and `g * d` to the sums.
-#[expect(clippy::type_complexity, reason = "a function's type has no name")]
+/// The sums of a row for an operator `O`: of `d`, `d^2`, `g = dy * weight` and `g * d`, where `d` is `x` as it is, or less
+/// `shift`; see [`measure`].
+#[inline(always)]
+fn multiply<S: Isa, D: Element, E: Element<Real = D::Real>, O: Operator<D::Real>>(
+    simd: S,
+    from: (Source<'_, D>, Source<'_, E>, Source<'_, D::Real>),
+    shift: Option<D::Real>,
+) -> [f64; 4] {
+    if O::SHIFTS && let Some(shift) = shift {
+        let shift = Lanes::splat(simd, shift);
+        return sum(
+            simd,
+            from,
+            #[inline(always)]
+            |(dy, x, w), sums| products::<_, _, O>((dy, x - shift, w), sums),
+        );
+    }
+    sum(simd, from, products::<_, _, O>)
+}
+
+/// Adds the terms of a vector to the sums that an operator `O` wants.
 #[inline(always)]
 fn products<S: Isa, R: Real, O: Operator<R>>(
-    simd: S,
-    shift: R,
-) -> impl Fn((Lanes<S, R>, Lanes<S, R>, Lanes<S, R>), Terms<S, R, 4>) -> Terms<S, R, 4> {
-    let shift = Lanes::splat(simd, shift);
-    #[inline(always)]
-    move |(dy, x, w), [total, squares, g_sum, product]| {
-        let (d, g) = (if O::SHIFTS { x - shift } else { x }, dy * w);
-        let total = if O::TOTALS { total + d } else { total };
-        // What `dx` needs the sum of `g` for is a mean.
-        let g_sum = if O::TOTALS { g_sum + g } else { g_sum };
-        [total, d.mul_add(d, squares), g_sum, g.mul_add(d, product)]
-    }
+    (dy, d, w): (Lanes<S, R>, Lanes<S, R>, Lanes<S, R>),
+    [total, squares, g_sum, product]: Terms<S, R, 4>,
+) -> Terms<S, R, 4> {
+    let g = dy * w;
+    let total = if O::TOTALS { total + d } else { total };
+    // What `dx` needs the sum of `g` for is a mean.
+    let g_sum = if O::TOTALS { g_sum + g } else { g_sum };
+    [total, d.mul_add(d, squares), g_sum, g.mul_add(d, product)]
 }
 
 /// What is added to a gradient before it is rounded: something to load, on any instruction set.

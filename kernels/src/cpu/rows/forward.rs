@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-use super::{Measured, Operator, Parameters, Rows, Sum, Sums, Verdict, measuring};
+use super::{Measured, Operator, Parameters, Rows, Sum, Sums, Verdict, measure, measuring};
 use crate::cpu::moments::{Scaling, rescale};
 use crate::cpu::parallel;
 use crate::cpu::views::{Input, Output, Reader, Writer, streams, writers};
 use crate::simd::{
     self, Cached, Element, Fetch, InstructionSet, Isa, Lanes, Real, Sink, Source, Task, array, map_and_fetch,
-    map_and_sum, sum,
+    map_and_sum,
 };
 
 /// Normalizes all rows. With two inputs, their sum is normalized, and stored in the second output.
@@ -85,7 +85,7 @@ impl<D: Element, O: Operator<D::Real>, const N: usize> Task for Part<'_, D, O, N
             let most = readers.iter_mut().fold(most, |most, reader| reader.together(start, most));
             let end = start + writers.iter_mut().fold(most, |most, writer| writer.together(start, most));
             let from = readers.each_ref().map(Reader::rows);
-            let mut measured = [Measured { count, shift: D::Real::default(), sums: [0.0; 2], is_second: false }; TILE];
+            let mut measured = [Measured { count, shift: None, sums: [0.0; 2] }; TILE];
             let (y, stored) = writers.split_at_mut(1);
             let y = &mut y[0];
             match stored {
@@ -183,18 +183,15 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
         x: impl Fn(usize) -> Source<'a, E>,
         measured: &mut [Measured<D::Real>; TILE],
     ) {
-        for (measured, row) in measured.iter_mut().zip(rows.clone()) {
-            measured.shift = self.operator.shift(simd, x(row));
-        }
         for (measured, row) in measured.iter_mut().zip(rows) {
-            measured.sums = sum(simd, x(row).part(0..measured.count), measuring::<_, _, O>(simd, measured.shift));
+            measured.sums = measure::<_, _, O>(simd, x(row).part(0..measured.count), None);
         }
     }
 
     /// Adds two rows, stores the sum, and measures it on the way.
     ///
-    /// The limit, in the first-level cache: three additions and a fused multiplication for each vector, at one of each a
-    /// cycle, and its store, of two.
+    /// The limit, in the first-level cache: two loads for each vector, at one a cycle, two additions and a fused
+    /// multiplication, and its store, of two cycles.
     #[inline(always)]
     fn add<S: Isa>(
         &self,
@@ -204,10 +201,7 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
         stored: Sink<'_, D>,
         measured: &mut Measured<D::Real>,
     ) {
-        // The mean of the sums is the sum of the means.
-        let (shift, other) = (self.operator.shift(simd, x), self.operator.shift(simd, residual));
-        measured.shift = D::Real::from_f64(shift.to_f64() + other.to_f64());
-        let add = measuring::<_, _, O>(simd, measured.shift);
+        let add = measuring::<_, _, O>;
         measured.sums = if D::IS_NARROW && sum == Sum::Rounded {
             map_and_sum(
                 simd,
@@ -240,27 +234,27 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
     ) -> Option<O::Statistic> {
         match self.operator.judge(measured, Scaling::none(self.parameters.eps)) {
             Verdict::Accepted(statistic) => Some(statistic),
-            Verdict::Again(nearer) => self.measure(simd, x, nearer, true, Scaling::none(self.parameters.eps)),
+            Verdict::Again(mean) => self.measure(simd, x, Some(mean), Scaling::none(self.parameters.eps)),
             Verdict::Rejected => None,
         }
     }
 
-    /// The statistic of a row, measured about a shift; `None` if its squares have left the range of the working precision.
+    /// The statistic of a row, measured as it is or less a shift; `None` if its squares have left the range of the working
+    /// precision.
     #[inline(always)]
     fn measure<S: Isa, E: Element<Real = D::Real>>(
         &self,
         simd: S,
         x: Source<'_, E>,
-        mut shift: D::Real,
-        mut is_second: bool,
+        mut shift: Option<D::Real>,
         scaling: Scaling,
     ) -> Option<O::Statistic> {
         let count = self.operator.measured(x.len());
         loop {
-            let sums = sum(simd, x.part(0..count), measuring::<_, _, O>(simd, shift));
-            match self.operator.judge(Measured { count, shift, sums, is_second }, scaling) {
+            let sums = measure::<_, _, O>(simd, x.part(0..count), shift);
+            match self.operator.judge(Measured { count, shift, sums }, scaling) {
                 Verdict::Accepted(statistic) => return Some(statistic),
-                Verdict::Again(nearer) => (shift, is_second) = (nearer, true),
+                Verdict::Again(mean) => shift = Some(mean),
                 Verdict::Rejected => return None,
             }
         }
@@ -279,11 +273,46 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
         y: [Sink<'_, D>; R],
         soon: impl Fetch,
     ) {
-        let (weight, bias) = (self.parameters.weight.source(), self.parameters.bias.source());
+        let slopes = if D::IS_NARROW { slopes(self.operator, statistics) } else { None };
+        if let Some(slopes) = slopes {
+            let slopes = array::<_, R>(
+                #[inline(always)]
+                |i| Lanes::splats(simd, slopes[i]),
+            );
+            return self.map_by(
+                simd,
+                x,
+                #[inline(always)]
+                |i, x| x.mul_add(slopes[i][0], slopes[i][1]),
+                y,
+                soon,
+            );
+        }
         let x_hat = array::<_, R>(
             #[inline(always)]
             |i| self.operator.normalized(simd, statistics[i]),
         );
+        self.map_by(
+            simd,
+            x,
+            #[inline(always)]
+            |i, x| x_hat[i](x),
+            y,
+            soon,
+        );
+    }
+
+    /// Maps `R` rows: `x_hat` says what stands before weight and bias in each.
+    #[inline(always)]
+    fn map_by<S: Isa, E: Element<Real = D::Real>, const R: usize>(
+        &self,
+        simd: S,
+        x: [Source<'_, E>; R],
+        x_hat: impl Fn(usize, Lanes<S, D::Real>) -> Lanes<S, D::Real> + Copy,
+        y: [Sink<'_, D>; R],
+        soon: impl Fetch,
+    ) {
+        let (weight, bias) = (self.parameters.weight.source(), self.parameters.bias.source());
         if O::HAS_BIAS {
             map_and_fetch(
                 simd,
@@ -294,7 +323,7 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
                     each(
                         x,
                         #[inline(always)]
-                        |i, x| x_hat[i](x).mul_add(w, b),
+                        |i, x| x_hat(i, x).mul_add(w, b),
                     )
                 },
                 soon,
@@ -309,7 +338,7 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
                     each(
                         x,
                         #[inline(always)]
-                        |i, x| D::round(x_hat[i](x)) * w,
+                        |i, x| D::round(x_hat(i, x)) * w,
                     )
                 },
                 soon,
@@ -324,7 +353,7 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
                     each(
                         x,
                         #[inline(always)]
-                        |i, x| x_hat[i](x) * w,
+                        |i, x| x_hat(i, x) * w,
                     )
                 },
                 soon,
@@ -340,11 +369,20 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
         let count = self.operator.measured(x.len());
         let scaling = rescale(x, count, self.parameters.eps, room);
         let x = Source::from(&room[..]);
-        let shift = self.operator.shift(pulp::Scalar128b, x);
-        if let Some(statistic) = self.measure(pulp::Scalar128b, x, shift, false, scaling) {
+        if let Some(statistic) = self.measure(pulp::Scalar128b, x, None, scaling) {
             self.map(pulp::Scalar128b, [x], [statistic], [y], Cached);
         }
     }
+}
+
+/// What [`Operator::slope`] says of `R` rows, if it does so of all.
+#[inline(always)]
+fn slopes<R: Real, O: Operator<R>, const N: usize>(operator: &O, statistics: [O::Statistic; N]) -> Option<[[R; 2]; N]> {
+    let mut slopes = [[R::default(); 2]; N];
+    for (slope, statistic) in slopes.iter_mut().zip(statistics) {
+        *slope = operator.slope(statistic)?;
+    }
+    Some(slopes)
 }
 
 /// What `change` makes of each of `R` rows' vectors.

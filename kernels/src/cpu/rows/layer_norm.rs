@@ -19,7 +19,7 @@ use super::{Line, Measured, Operator, Rows, Verdict};
 use crate::abi::{Call, Refusal};
 use crate::cpu::arguments::for_data_type;
 use crate::cpu::moments::Scaling;
-use crate::simd::{Element, Isa, Lanes, Real, Source, sum, sum_head};
+use crate::simd::{Element, Isa, Lanes, Real};
 
 /// `x`, `weight`?, `bias`? -> `y`
 ///
@@ -50,9 +50,6 @@ fn backward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
 /// Normalization by mean and variance.
 pub(super) struct LayerNorm;
 
-/// Elements at the head of a row whose mean is what the sums are taken around.
-const SAMPLE: usize = 64;
-
 /// How much of the variance the square of the distance from shift to mean may be: the digits lost in the difference of
 /// the two are fewer than one.
 const NEAR: f64 = 0.25;
@@ -64,30 +61,16 @@ impl<R: Real> Operator<R> for LayerNorm {
     const TOTALS: bool = true;
     const SHIFTS: bool = true;
 
-    #[inline(always)]
-    fn shift<S: Isa, E: Element<Real = R>>(&self, simd: S, x: Source<'_, E>) -> R {
-        if let Some(total) = sum_head::<_, _, _, SAMPLE>(simd, x) {
-            return R::from_f64(total.to_f64() * (1.0 / SAMPLE as f64));
-        }
-        let [total] = sum(
-            simd,
-            x,
-            #[inline(always)]
-            |x, [total]| [total + x],
-        );
-        R::from_f64(total / x.len() as f64)
-    }
-
     /// From `d = x - shift`: `mean = shift + mean(d)`, `variance = mean(d^2) - mean(d)^2`, where the latter is small. If it
-    /// is not, once more around the mean: what is left of `mean(d)` is the rounding of the first pass.
+    /// is not, once more about the mean: what is left of `mean(d)` is the rounding of the first pass.
     #[inline(always)]
     fn judge(&self, measured: Measured<R>, scaling: Scaling) -> Verdict<R, Line> {
         let [distance, squares] = measured.sums.map(|sum| sum / measured.count as f64);
-        let mean = measured.shift.to_f64() + distance;
+        let mean = measured.shift.map_or(0.0, Real::to_f64) + distance;
         let variance = squares - distance * distance;
         // Not `max`, which would turn NaN into 0.
         let variance = if variance < 0.0 { 0.0 } else { variance };
-        if distance * distance <= NEAR * variance || measured.is_second {
+        if distance * distance <= NEAR * variance || measured.shift.is_some() {
             if !scaling.accepts::<R>(variance) {
                 return Verdict::Rejected;
             }
@@ -100,6 +83,16 @@ impl<R: Real> Operator<R> for LayerNorm {
     fn normalized<S: Isa>(&self, simd: S, line: Line) -> impl Fn(Lanes<S, R>) -> Lanes<S, R> + Copy {
         let [centre, rstd, offset] = Lanes::splats(simd, line.parts());
         move |x| (x - centre).mul_add(rstd, offset)
+    }
+
+    /// For a mean within the spread: what rounding `mean * rstd` loses is less than the sums had lost before.
+    #[inline(always)]
+    fn slope(&self, line: Line) -> Option<[R; 2]> {
+        let offset = line.mean * line.rstd;
+        (offset.abs() <= 1.0).then(
+            #[inline(always)]
+            || [line.rstd, -offset].map(R::from_f64),
+        )
     }
 
     /// `dx = (g - mean(g) - x_hat * mean(g * x_hat)) * rstd` with `g = dy * weight`.

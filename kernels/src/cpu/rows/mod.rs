@@ -18,7 +18,7 @@ use super::arguments::{Param, ParamOutput, eps, expect_sizes, param, sizes};
 use super::moments::Scaling;
 use super::views::{Input, Output};
 use crate::abi::{Call, Refusal};
-use crate::simd::{Element, Isa, Kept, Lanes, Real, Sink, Source, map};
+use crate::simd::{Element, Isa, Kept, Lanes, Real, Sink, Source, map, sum};
 
 /// The rows of a call.
 pub struct Rows<'a> {
@@ -195,7 +195,7 @@ pub trait Operator<R: Real>: Sync {
     const IS_PARTIAL: bool = false;
     /// Whether the sum of the elements is wanted, besides that of their squares.
     const TOTALS: bool = false;
-    /// Whether something is subtracted from the elements before they are added up.
+    /// Whether it may be that something is to be subtracted from the elements before they are added up.
     const SHIFTS: bool = false;
     /// Whether half-precision data may be rounded before the weight.
     const ROUNDS: bool = false;
@@ -210,17 +210,18 @@ pub trait Operator<R: Real>: Sync {
         width
     }
 
-    /// What to subtract from the elements of a row, at least one, before they are added up.
-    #[inline(always)]
-    fn shift<S: Isa, E: Element<Real = R>>(&self, _: S, _: Source<'_, E>) -> R {
-        R::default()
-    }
-
     /// The statistic, if the sums are good enough for it.
     fn judge(&self, measured: Measured<R>, scaling: Scaling) -> Verdict<R, Self::Statistic>;
 
     /// What stands before weight and bias.
     fn normalized<S: Isa>(&self, simd: S, statistic: Self::Statistic) -> impl Fn(Lanes<S, R>) -> Lanes<S, R> + Copy;
+
+    /// `slope` and `offset` of `x * slope + offset`, if that takes fewer operations than [`normalized`](Self::normalized),
+    /// and is off from it by no more than the working precision's rounding of 1: half precision does not show that.
+    #[inline(always)]
+    fn slope(&self, _: Self::Statistic) -> Option<[R; 2]> {
+        None
+    }
 
     /// How the gradient of a row of `count` measured elements comes from the sums of `g = dy * weight` and of
     /// `g * x_hat`: `dx = (g + a + x_hat * b) * rstd`; answers `[a, b]`.
@@ -232,19 +233,17 @@ pub trait Operator<R: Real>: Sync {
 pub struct Measured<R> {
     /// Elements.
     pub count: usize,
-    /// What was subtracted from each.
-    pub shift: R,
+    /// What was subtracted from each, if an operator asked for it.
+    pub shift: Option<R>,
     /// Of the differences, if [`Operator::TOTALS`] says that they are wanted, and of their squares.
     pub sums: [f64; 2],
-    /// Whether the shift is what an operator asked for.
-    pub is_second: bool,
 }
 
 /// What an operator thinks of the sums of a row.
 pub enum Verdict<R, T> {
     /// This is their statistic.
     Accepted(T),
-    /// They should be taken with another shift; not said twice of one row.
+    /// They should be taken once more, with this shift.
     Again(R),
     /// Squares have left the range of the working precision.
     Rejected,
@@ -273,17 +272,30 @@ impl Line {
 /// Accumulators.
 type Terms<S, R, const K: usize> = [Lanes<S, R>; K];
 
-/// Adds a vector's differences from `shift` and their squares to the sums, for an operator `O`.
+/// Adds a vector's elements and their squares to the sums that an operator `O` wants.
 #[inline(always)]
-fn measuring<S: Isa, R: Real, O: Operator<R>>(
-    simd: S,
-    shift: R,
-) -> impl Fn(Lanes<S, R>, Terms<S, R, 2>) -> Terms<S, R, 2> {
-    let shift = Lanes::splat(simd, shift);
-    #[inline(always)]
-    move |x, [total, squares]| {
-        let d = if O::SHIFTS { x - shift } else { x };
-        [if O::TOTALS { total + d } else { total }, d.mul_add(d, squares)]
+fn measuring<S: Isa, R: Real, O: Operator<R>>(x: Lanes<S, R>, [total, squares]: Terms<S, R, 2>) -> Terms<S, R, 2> {
+    [if O::TOTALS { total + x } else { total }, x.mul_add(x, squares)]
+}
+
+/// The sums of a run for an operator `O`: of the elements as they are, or less `shift`.
+///
+/// Most rows lie about zero. For those that do not, [`Operator::judge`] asks for their mean to be subtracted, which would
+/// cost all others half as much time again.
+#[inline(always)]
+fn measure<S: Isa, E: Element, O: Operator<E::Real>>(simd: S, x: Source<'_, E>, shift: Option<E::Real>) -> [f64; 2] {
+    if O::SHIFTS && let Some(shift) = shift {
+        let shift = Lanes::splat(simd, shift);
+        return sum(
+            simd,
+            x,
+            #[inline(always)]
+            |x, sums| measuring::<_, _, O>(x - shift, sums),
+        );
+    }
+    match E::sums(simd, x, O::TOTALS) {
+        Some(sums) => sums,
+        None => sum(simd, x, measuring::<_, _, O>),
     }
 }
 
