@@ -1,38 +1,61 @@
 //! What a call brings, checked.
 
-use half::{bf16, f16};
+use std::sync::OnceLock;
 
+use half::{bf16, f16};
 use smallvec::SmallVec;
 
 use super::views::{Input, Output, Writer};
 use crate::abi::{Call, Dtype, Refusal, Tensor};
-use crate::simd::{self, Element, InstructionSet, Isa, Real, Sink, Source, Task, map};
+use crate::simd::{self, Element, InstructionSet, Isa, Sink, Source, Task, map};
 
-/// A parameter in the working precision: where it lies if it can be used there, else converted.
-pub enum Param<'a, R> {
-    /// As it lies.
-    Lying(Source<'a, R>),
+/// A parameter beside data of type `D`.
+pub enum Param<'a, D: Element> {
+    /// In the working precision, where it lies.
+    Lying(Source<'a, D::Real>),
+    /// In half precision, where it lies, and converted once somebody asks.
+    Stored(Source<'a, D>, OnceLock<Vec<D::Real>>),
     /// Converted, or made dense.
-    Owned(Vec<R>),
+    Owned(Vec<D::Real>),
 }
 
-impl<'a, R: Real> Param<'a, R> {
+impl<'a, D: Element> Param<'a, D> {
     /// A tensor of one row.
-    fn new(input: &Input<'a, R>) -> Self {
+    fn new(input: &Input<'a, D>) -> Self {
+        input.lying(0).map_or_else(|| Param::Owned(values(input)), |source| Param::Stored(source, OnceLock::new()))
+    }
+
+    /// A tensor of one row, in the working precision.
+    fn wide(input: &Input<'a, D::Real>) -> Self {
         input.lying(0).map_or_else(|| Param::Owned(values(input)), Param::Lying)
     }
 
     /// Its values.
     #[inline(always)]
-    pub fn source(&self) -> Source<'_, R> {
+    pub fn source(&self) -> Source<'_, D::Real> {
         match self {
             Param::Lying(source) => *source,
+            Param::Stored(stored, wide) => Source::from(&wide.get_or_init(|| widened(*stored))[..]),
             Param::Owned(values) => Source::from(&values[..]),
         }
     }
 
+    /// Its values in half precision, if that is how they lie.
+    pub fn stored(&self) -> Option<Source<'a, D>> {
+        if let Param::Stored(stored, _) = self { Some(*stored) } else { None }
+    }
+
+    /// The same in the working precision.
+    pub fn into_wide(self) -> Param<'a, D::Real> {
+        match self {
+            Param::Lying(source) => Param::Lying(source),
+            Param::Stored(stored, _) => Param::Owned(widened(stored)),
+            Param::Owned(values) => Param::Owned(values),
+        }
+    }
+
     /// Its values, changed.
-    pub fn map(self, change: impl Fn(R) -> R) -> Param<'static, R> {
+    pub fn map(self, change: impl Fn(D::Real) -> D::Real) -> Param<'static, D> {
         let source = self.source();
         Param::Owned((0..source.len()).map(|i| change(source.get(i))).collect())
     }
@@ -73,12 +96,19 @@ pub fn eps(call: &Call<'_>) -> Result<f64, Refusal> {
 /// # Errors
 /// If one is negative.
 pub fn sizes(name: &str, tensor: &Tensor<'_>) -> Result<SmallVec<[usize; 6]>, Refusal> {
-    let mut sizes = SmallVec::new();
-    for &size in tensor.shape {
-        let negative = |_| Refusal::Failed(format!("`{name}` has a negative size, {size}"));
-        sizes.push(usize::try_from(size).map_err(negative)?);
-    }
-    Ok(sizes)
+    tensor.shape.iter().map(|&size| size_of_axis(name, size)).collect()
+}
+
+/// How many elements axes of these sizes have.
+///
+/// # Errors
+/// If one is negative.
+pub fn elements(name: &str, sizes: &[i64]) -> Result<usize, Refusal> {
+    sizes.iter().try_fold(1, |count: usize, &size| Ok(count.wrapping_mul(size_of_axis(name, size)?)))
+}
+
+fn size_of_axis(name: &str, size: i64) -> Result<usize, Refusal> {
+    usize::try_from(size).map_err(|_| Refusal::Failed(format!("`{name}` has a negative size, {size}")))
 }
 
 /// Checks the sizes of a tensor.
@@ -101,7 +131,7 @@ pub fn param<'a, D: Element>(
     name: &str,
     sizes: &[i64],
     absent: f64,
-) -> Result<Param<'a, D::Real>, Refusal> {
+) -> Result<Param<'a, D>, Refusal> {
     let Some(tensor) = call.input(name) else {
         let count = sizes.iter().map(|&size| size as usize).product();
         return Ok(Param::Owned(vec![Element::from_f64(absent); count]));
@@ -109,9 +139,9 @@ pub fn param<'a, D: Element>(
     expect_sizes(name, &tensor, sizes)?;
     check_param_type::<D>(name, &tensor)?;
     if tensor.dtype == D::Real::DTYPE {
-        return Ok(Param::new(&whole::<D::Real>(name, &tensor)?));
+        return Ok(Param::wide(&whole(name, &tensor)?));
     }
-    Ok(Param::Owned(values(&whole::<D>(name, &tensor)?)))
+    Ok(Param::new(&whole(name, &tensor)?))
 }
 
 /// A running statistic: one value per channel, in the type that statistics of `D` are kept in.
@@ -124,7 +154,7 @@ pub fn running<'a, D: Element>(name: &str, tensor: &Tensor<'a>, channels: i64) -
         let expected = D::DTYPE.statistics();
         return Err(Refusal::Failed(format!("`{name}` has dtype {}, expected {expected}", tensor.dtype)));
     }
-    Ok(Param::new(&whole::<D::Real>(name, tensor)?))
+    Ok(Param::wide(&whole(name, tensor)?))
 }
 
 /// A tensor as one row.
@@ -134,8 +164,10 @@ fn whole<'a, E: Element>(name: &str, tensor: &Tensor<'a>) -> Result<Input<'a, E>
 
 /// The values of a tensor of one row, in the working precision.
 fn values<E: Element>(input: &Input<'_, E>) -> Vec<E::Real> {
-    let mut reader = input.reader(1);
-    let from = reader.row(0);
+    widened(input.reader(1).row(0))
+}
+
+fn widened<E: Element>(from: Source<'_, E>) -> Vec<E::Real> {
     let mut to = vec![E::Real::default(); from.len()];
     simd::run(InstructionSet::current(), Widen { from, to: &mut to });
     to

@@ -14,8 +14,9 @@ use crate::simd::{Element, Sink, Source, fence};
 /// An axis: its size, and its step in elements.
 type Axis = (usize, usize);
 
-/// As many as tensors usually have without an allocation: small calls are made of such costs.
-type Axes = SmallVec<[Axis; 6]>;
+/// As many as most tensors have, once they are joined, without an allocation: small calls are made of such costs, and of
+/// those of moving a view.
+type Axes = SmallVec<[Axis; 2]>;
 
 /// A tensor's memory, checked once, as rows.
 struct View<E> {

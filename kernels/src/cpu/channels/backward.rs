@@ -8,7 +8,7 @@ use crate::cpu::moments::{Attempt, Moments, Scaling, Total, attempt};
 use crate::simd::{Element, Isa, Lanes, Real, Sink, Source, map, sum};
 
 /// Normalization by a set's own moments, backward: records each chunk's share of `dweight` and `dbias`.
-pub struct Backward<'a, R> {
+pub struct Backward<'a, R: Real> {
     parameters: &'a Parameters<'a, R>,
 }
 

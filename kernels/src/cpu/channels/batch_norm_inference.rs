@@ -38,7 +38,7 @@ pub fn backward(call: &Call<'_>) -> Result<(), Refusal> {
 }
 
 /// The statistics, per channel.
-struct Inference<'a, R> {
+struct Inference<'a, R: Real> {
     parameters: &'a Parameters<'a, R>,
     mean: Param<'a, R>,
     rstd: Vec<R>,
@@ -67,7 +67,7 @@ impl<'a, R: Real> Inference<'a, R> {
 }
 
 /// Finds the factors of all channels.
-struct Factors<'a, 'b, R> {
+struct Factors<'a, 'b, R: Real> {
     inference: &'b mut Inference<'a, R>,
     variance: Source<'b, R>,
 }

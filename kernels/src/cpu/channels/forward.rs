@@ -8,7 +8,7 @@ use crate::cpu::moments::{Attempt, Moments, Scaling, attempt};
 use crate::simd::{Element, Isa, Lanes, Real, Sink, Source, map};
 
 /// Normalization by a set's own moments, forward: records mean and biased variance of the set with its first chunk.
-pub struct Forward<'a, R> {
+pub struct Forward<'a, R: Real> {
     parameters: &'a Parameters<'a, R>,
 }
 

@@ -37,7 +37,7 @@ pub use running::Running;
 use stages::Stages;
 
 /// `eps`, and weight and bias of each channel; those that are absent do nothing.
-pub struct Parameters<'a, R> {
+pub struct Parameters<'a, R: Real> {
     eps: f64,
     weight: Param<'a, R>,
     bias: Param<'a, R>,
@@ -73,7 +73,7 @@ pub enum Division {
 }
 
 /// The sets of a call, and the parameters.
-pub struct Sets<'a, R> {
+pub struct Sets<'a, R: Real> {
     call: &'a Call<'a>,
     shape: &'a [i64],
     /// What the sets are normalized with.
@@ -110,7 +110,7 @@ impl<'a, R: Real> Sets<'a, R> {
             division => division,
         };
         let per_channel = &x.shape[1..2];
-        let weight = param::<D>(call, "weight", per_channel, 1.0)?;
+        let weight = param::<D>(call, "weight", per_channel, 1.0)?.into_wide();
         Ok(Sets {
             call,
             shape: x.shape,
@@ -118,7 +118,7 @@ impl<'a, R: Real> Sets<'a, R> {
                 eps: eps(call)?,
                 weight,
                 // x + (-0) is x, for every x.
-                bias: param::<D>(call, "bias", per_channel, -0.0)?,
+                bias: param::<D>(call, "bias", per_channel, -0.0)?.into_wide(),
             },
             batch,
             channels,

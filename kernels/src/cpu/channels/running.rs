@@ -5,7 +5,7 @@ use crate::cpu::arguments::{Param, ParamOutput, running};
 use crate::simd::{Element, Real};
 
 /// The running mean and variance of each channel, and where the new ones go.
-pub struct Running<'a, R> {
+pub struct Running<'a, R: Real> {
     old: [Param<'a, R>; 2],
     new: [ParamOutput<'a>; 2],
 }

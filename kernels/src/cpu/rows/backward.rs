@@ -37,7 +37,7 @@ pub fn backward<D: Element, O: Operator<D::Real>, const N: usize, const M: usize
     inputs: [Input<'_, D>; N],
     outputs: [Output<'_, D>; M],
     sum: Sum,
-    parameters: &Parameters<'_, D::Real>,
+    parameters: &Parameters<'_, D>,
     operator: &O,
 ) -> Result<(), Refusal> {
     let params = rows.param_outputs()?;
@@ -50,7 +50,7 @@ pub fn backward<D: Element, O: Operator<D::Real>, const N: usize, const M: usize
     let (weights, biases) = scratch.values().split_at_mut(size);
     let set = InstructionSet::current();
     let streams = streams(inputs.each_ref(), outputs.each_ref());
-    let row = RowJob { parameters, operator, width, block };
+    let row = RowJob { eps: parameters.eps, weight: parameters.weight.source(), operator, width, block };
     let job = Job { inputs: &inputs, outputs: &outputs, streams, sum, row };
     let mut rest = (&mut *weights, &mut *biases);
     let mut parts = parallel::Parts::new();
@@ -173,7 +173,7 @@ impl<'j, D: Element, O: Operator<D::Real>, const N: usize, const M: usize> Job<'
         writers: &mut [Writer<'_, D>; M],
         (params, room): (&mut Params<'_, D::Real>, &mut Vec<D::Real>),
     ) {
-        let scaling = Scaling::none(self.row.parameters.eps);
+        let scaling = Scaling::none(self.row.eps);
         let mut gradients = [None; 2];
         for (row, gradient) in rows.clone().zip(&mut gradients) {
             let (dy, _, x) = inputs(row);
@@ -237,7 +237,8 @@ struct Params<'a, R> {
 
 /// What is done with each row.
 struct RowJob<'a, D: Element, O> {
-    parameters: &'a Parameters<'a, D::Real>,
+    eps: f64,
+    weight: Source<'a, D::Real>,
     operator: &'a O,
     width: usize,
     block: usize,
@@ -255,8 +256,7 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
         (dy, x): (Source<'_, D>, Source<'_, E>),
         scaling: Scaling,
     ) -> Option<Gradient<D::Real>> {
-        let weight = self.parameters.weight.source();
-        let count = self.operator.measured(x.len());
+        let (weight, count) = (self.weight, self.operator.measured(x.len()));
         let mut shift = None;
         let ([g, product], statistic) = loop {
             let [mut total, mut squares, g, product] = multiply::<_, _, _, O>(simd, (dy, x, weight), shift);
@@ -301,7 +301,7 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
         soon: impl Fetch,
     ) {
         let at = (row - params.first) / params.block * self.width;
-        let weight = self.parameters.weight.source();
+        let weight = self.weight;
         let same = |x_hat| x_hat;
         let whole = array::<_, R>(
             #[inline(always)]
@@ -349,7 +349,7 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
         room: &mut Vec<D::Real>,
     ) {
         let simd = pulp::Scalar128b;
-        let scaling = rescale(x, self.operator.measured(x.len()), self.parameters.eps, room);
+        let scaling = rescale(x, self.operator.measured(x.len()), self.eps, room);
         let x = Source::from(&room[..]);
         if let Some(gradient) = self.measure(simd, (dy[0], x), scaling) {
             self.map(simd, (dy, more, [x]), [gradient], dx, place, Cached);

@@ -7,8 +7,8 @@ use crate::cpu::moments::{Scaling, rescale};
 use crate::cpu::parallel;
 use crate::cpu::views::{Input, Output, Reader, Writer, streams, writers};
 use crate::simd::{
-    self, Cached, Element, Fetch, InstructionSet, Isa, Lanes, Real, Sink, Source, Task, array, map_and_fetch,
-    map_and_sum,
+    self, Cached, Element, Fetch, InstructionSet, Isa, Kept, Lanes, Real, Sink, Source, Task, array, map,
+    map_and_fetch, map_and_sum,
 };
 
 /// Normalizes all rows. With two inputs, their sum is normalized, and stored in the second output.
@@ -17,7 +17,7 @@ pub fn forward<D: Element, O: Operator<D::Real>, const N: usize>(
     inputs: [Input<'_, D>; N],
     outputs: [Output<'_, D>; N],
     sum: Sum,
-    parameters: &Parameters<'_, D::Real>,
+    parameters: &Parameters<'_, D>,
     operator: &O,
 ) {
     if rows.width == 0 {
@@ -29,7 +29,7 @@ pub fn forward<D: Element, O: Operator<D::Real>, const N: usize>(
         outputs: &outputs,
         streams,
         sum,
-        row: RowJob { parameters, operator, width: rows.width },
+        row: RowJob { eps: parameters.eps, factors: Factors::new::<O>(parameters, rows.count), operator, width: rows.width },
     };
     let set = InstructionSet::current();
     let parts = parallel::divide(rows.call.threads(), rows.count, rows.width);
@@ -91,7 +91,7 @@ impl<D: Element, O: Operator<D::Real>, const N: usize> Task for Part<'_, D, O, N
             match stored {
                 [stored] if reads_stored => {
                     for (measured, row) in measured.iter_mut().zip(start..end) {
-                        job.row.add(simd, job.sum, (from[0].row(row), from[N - 1].row(row)), stored.row(row), measured);
+                        job.row.add(simd, (from[0].row(row), from[N - 1].row(row)), stored.row(row), measured);
                     }
                     job.tile(simd, start..end, |row| stored.written(row), &measured, y, &mut room.rescued);
                 }
@@ -142,6 +142,7 @@ impl<'j, D: Element, O: Operator<D::Real>, const N: usize> Job<'j, D, O, N> {
         while row < rows.end {
             let known = &statistics[row - rows.start..];
             if S::PAIRS
+                && let Factors::Wide(_) = self.row.factors
                 && let [Some(first), Some(second), ..] = *known
             {
                 self.row.map(simd, [x(row), x(row + 1)], [first, second], y.neighbours(row), Cached);
@@ -164,9 +165,33 @@ impl<'j, D: Element, O: Operator<D::Real>, const N: usize> Job<'j, D, O, N> {
     }
 }
 
+/// Rows of a call up to which weight and bias are worth more as they are stored than converted, which takes as long as
+/// mapping some rows.
+const FEW: usize = 4;
+
+/// Weight and bias of each element of a row.
+enum Factors<'a, D: Element> {
+    /// In half precision.
+    Stored([Source<'a, D>; 2]),
+    /// In the working precision.
+    Wide([Source<'a, D::Real>; 2]),
+}
+
+impl<'a, D: Element> Factors<'a, D> {
+    /// For an operator `O` on so many rows.
+    fn new<O: Operator<D::Real>>(parameters: &'a Parameters<'_, D>, rows: usize) -> Self {
+        let bias = if O::HAS_BIAS { parameters.bias.stored() } else { Some(Source::from(&[][..])) };
+        match (parameters.weight.stored(), bias) {
+            (Some(weight), Some(bias)) if rows <= FEW => Factors::Stored([weight, bias]),
+            _ => Factors::Wide([parameters.weight.source(), parameters.bias.source()]),
+        }
+    }
+}
+
 /// What is done with each row.
 struct RowJob<'a, D: Element, O> {
-    parameters: &'a Parameters<'a, D::Real>,
+    eps: f64,
+    factors: Factors<'a, D>,
     operator: &'a O,
     width: usize,
 }
@@ -188,7 +213,7 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
         }
     }
 
-    /// Adds two rows, stores the sum, and measures it on the way.
+    /// Adds two rows, stores the sum, and measures it: on the way, if it is stored as it is, and else as it was rounded.
     ///
     /// The limit, in the first-level cache: two loads for each vector, at one a cycle, two additions and a fused
     /// multiplication, and its store, of two cycles.
@@ -196,30 +221,26 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
     fn add<S: Isa>(
         &self,
         simd: S,
-        sum: Sum,
         (x, residual): (Source<'_, D>, Source<'_, D>),
-        stored: Sink<'_, D>,
+        mut stored: Sink<'_, D>,
         measured: &mut Measured<D::Real>,
     ) {
-        let add = measuring::<_, _, O>;
-        measured.sums = if D::IS_NARROW && sum == Sum::Rounded {
-            map_and_sum(
+        measured.sums = if D::IS_NARROW {
+            map(
                 simd,
                 (x, residual),
-                stored,
+                Kept(stored.reborrow()),
                 #[inline(always)]
-                |(x, residual), terms| {
-                    let total = D::round(x + residual);
-                    (total, add(total, terms))
-                },
-            )
+                |(x, residual)| x + residual,
+            );
+            measure::<_, _, O>(simd, stored.source(), None)
         } else {
             map_and_sum(
                 simd,
                 (x, residual),
                 stored,
                 #[inline(always)]
-                |(x, residual), terms| (x + residual, add(x + residual, terms)),
+                |(x, residual), terms| (x + residual, measuring::<_, _, O>(x + residual, terms)),
             )
         };
     }
@@ -232,9 +253,9 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
         x: Source<'_, E>,
         measured: Measured<D::Real>,
     ) -> Option<O::Statistic> {
-        match self.operator.judge(measured, Scaling::none(self.parameters.eps)) {
+        match self.operator.judge(measured, Scaling::none(self.eps)) {
             Verdict::Accepted(statistic) => Some(statistic),
-            Verdict::Again(mean) => self.measure(simd, x, Some(mean), Scaling::none(self.parameters.eps)),
+            Verdict::Again(mean) => self.measure(simd, x, Some(mean), Scaling::none(self.eps)),
             Verdict::Rejected => None,
         }
     }
@@ -312,7 +333,24 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
         y: [Sink<'_, D>; R],
         soon: impl Fetch,
     ) {
-        let (weight, bias) = (self.parameters.weight.source(), self.parameters.bias.source());
+        match self.factors {
+            Factors::Wide(factors) => self.map_with(simd, x, x_hat, factors, y, soon),
+            Factors::Stored(factors) if D::IS_NARROW && R == 1 => self.map_with(simd, x, x_hat, factors, y, soon),
+            Factors::Stored(_) => unreachable!("half precision is taken row by row"),
+        }
+    }
+
+    /// Maps `R` rows with weight and bias as they are.
+    #[inline(always)]
+    fn map_with<S: Isa, E: Element<Real = D::Real>, W: Element<Real = D::Real>, const R: usize>(
+        &self,
+        simd: S,
+        x: [Source<'_, E>; R],
+        x_hat: impl Fn(usize, Lanes<S, D::Real>) -> Lanes<S, D::Real> + Copy,
+        [weight, bias]: [Source<'_, W>; 2],
+        y: [Sink<'_, D>; R],
+        soon: impl Fetch,
+    ) {
         if O::HAS_BIAS {
             map_and_fetch(
                 simd,
@@ -367,7 +405,7 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
     #[inline(never)]
     fn rescue<E: Element<Real = D::Real>>(&self, x: Source<'_, E>, y: Sink<'_, D>, room: &mut Vec<D::Real>) {
         let count = self.operator.measured(x.len());
-        let scaling = rescale(x, count, self.parameters.eps, room);
+        let scaling = rescale(x, count, self.eps, room);
         let x = Source::from(&room[..]);
         if let Some(statistic) = self.measure(pulp::Scalar128b, x, None, scaling) {
             self.map(pulp::Scalar128b, [x], [statistic], [y], Cached);

@@ -71,8 +71,8 @@ impl From<Divisor> for Line {
 
 impl Floor {
     /// Squares are compared with the square of the floor.
-    fn new<'a, R: Real>(call: &Call<'_>, rows: &Rows<'_>) -> Result<(Parameters<'a, R>, Self), Refusal> {
-        let (floor, one) = (eps(call)?, vec![R::from_f64(1.0); rows.width]);
+    fn new<'a, D: Element>(call: &Call<'_>, rows: &Rows<'_>) -> Result<(Parameters<'a, D>, Self), Refusal> {
+        let (floor, one) = (eps(call)?, vec![Element::from_f64(1.0); rows.width]);
         Ok((Parameters { eps: floor * floor, weight: Param::Owned(one), bias: Param::Owned(Vec::new()) }, Floor(floor)))
     }
 }

@@ -14,7 +14,7 @@ pub mod layer_norm;
 pub mod partial_rms_norm;
 pub mod rms_norm;
 
-use super::arguments::{Param, ParamOutput, eps, expect_sizes, param, sizes};
+use super::arguments::{Param, ParamOutput, elements, eps, expect_sizes, param};
 use super::moments::Scaling;
 use super::views::{Input, Output};
 use crate::abi::{Call, Refusal};
@@ -39,12 +39,11 @@ impl<'a> Rows<'a> {
     /// If `x` is missing or has fewer axes.
     pub fn new(call: &'a Call<'a>, inner: usize) -> Result<Self, Refusal> {
         let x = call.required_input("x")?;
-        let sizes = sizes("x", &x)?;
-        if inner == 0 || inner > sizes.len() {
-            return Err(Refusal::Failed(format!("`x` has {} axes; {inner} of them cannot be normalized", sizes.len())));
+        if inner == 0 || inner > x.shape.len() {
+            return Err(Refusal::Failed(format!("`x` has {} axes; {inner} of them cannot be normalized", x.shape.len())));
         }
-        let (outer, last) = sizes.split_at(sizes.len() - inner);
-        Ok(Rows { call, shape: x.shape, inner, count: outer.iter().product(), width: last.iter().product() })
+        let (outer, last) = x.shape.split_at(x.shape.len() - inner);
+        Ok(Rows { call, shape: x.shape, inner, count: elements("x", outer)?, width: elements("x", last)? })
     }
 
     /// The rows of `x`, whose last `normalized_ndim` axes lie along a row.
@@ -91,7 +90,7 @@ impl<'a> Rows<'a> {
     ///
     /// # Errors
     /// If `eps` is not as it should be, or sizes or types of the others do not fit.
-    pub fn parameters<D: Element>(&self, has_bias: bool) -> Result<Parameters<'a, D::Real>, Refusal> {
+    pub fn parameters<D: Element>(&self, has_bias: bool) -> Result<Parameters<'a, D>, Refusal> {
         Ok(Parameters {
             eps: eps(self.call)?,
             weight: param::<D>(self.call, "weight", self.row_sizes(), 1.0)?,
@@ -121,7 +120,7 @@ impl<'a> Rows<'a> {
     /// If a tensor is missing or not like `x`.
     pub fn forward<D: Element, O: Operator<D::Real>>(
         &self,
-        parameters: &Parameters<'_, D::Real>,
+        parameters: &Parameters<'_, D>,
         operator: &O,
     ) -> Result<(), Refusal> {
         let (x, y) = (self.input::<D>("x")?, self.output("y")?);
@@ -135,7 +134,7 @@ impl<'a> Rows<'a> {
     /// If a tensor is missing or not like `x`, or a gradient of a parameter has other sizes.
     pub fn backward<D: Element, O: Operator<D::Real>>(
         &self,
-        parameters: &Parameters<'_, D::Real>,
+        parameters: &Parameters<'_, D>,
         operator: &O,
     ) -> Result<(), Refusal> {
         let inputs = [self.input::<D>("dy")?, self.input("x")?];
@@ -148,7 +147,7 @@ impl<'a> Rows<'a> {
     /// If a tensor is missing or not like `x`, or the attribute `sum` is not one of its words.
     pub fn add_forward<D: Element, O: Operator<D::Real>>(
         &self,
-        parameters: &Parameters<'_, D::Real>,
+        parameters: &Parameters<'_, D>,
         operator: &O,
     ) -> Result<(), Refusal> {
         let inputs = [self.input::<D>("x")?, self.input("residual")?];
@@ -163,7 +162,7 @@ impl<'a> Rows<'a> {
     /// As for [`backward`](Self::backward), and [`add_forward`](Self::add_forward).
     pub fn add_backward<D: Element, O: Operator<D::Real>>(
         &self,
-        parameters: &Parameters<'_, D::Real>,
+        parameters: &Parameters<'_, D>,
         operator: &O,
     ) -> Result<(), Refusal> {
         let inputs = [self.input::<D>("dy")?, self.input("dresidual_out")?, self.input("x")?, self.input("residual")?];
@@ -173,13 +172,13 @@ impl<'a> Rows<'a> {
 }
 
 /// The parameters of a call; those that are absent do nothing.
-pub struct Parameters<'a, R> {
+pub struct Parameters<'a, D: Element> {
     /// Added under the root.
     pub eps: f64,
     /// Factor per element of a row.
-    pub weight: Param<'a, R>,
+    pub weight: Param<'a, D>,
     /// Term per element of a row.
-    pub bias: Param<'a, R>,
+    pub bias: Param<'a, D>,
 }
 
 /// An operator: how it normalizes by the sums of a row.
