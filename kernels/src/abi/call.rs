@@ -44,7 +44,7 @@ pub struct Tensor<'a> {
 
 impl Tensor<'_> {
     /// Size and stride of each axis.
-    pub fn axes(&self) -> impl Iterator<Item = (i64, i64)> {
+    pub fn axes(&self) -> impl DoubleEndedIterator<Item = (i64, i64)> {
         self.shape.iter().copied().zip(self.strides.iter().copied())
     }
 

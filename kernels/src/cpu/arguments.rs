@@ -20,14 +20,20 @@ pub enum Param<'a, D: Element> {
 }
 
 impl<'a, D: Element> Param<'a, D> {
-    /// A tensor of one row.
-    fn new(input: &Input<'a, D>) -> Self {
-        input.lying(0).map_or_else(|| Param::Owned(values(input)), |source| Param::Stored(source, OnceLock::new()))
+    /// A tensor in the type of the data.
+    fn new(name: &str, tensor: &Tensor<'a>) -> Result<Self, Refusal> {
+        match Input::dense(tensor) {
+            Some(source) => Ok(Param::Stored(source, OnceLock::new())),
+            None => Ok(Param::Owned(values::<D>(name, tensor)?)),
+        }
     }
 
-    /// A tensor of one row, in the working precision.
-    fn wide(input: &Input<'a, D::Real>) -> Self {
-        input.lying(0).map_or_else(|| Param::Owned(values(input)), Param::Lying)
+    /// A tensor in the working precision.
+    fn wide(name: &str, tensor: &Tensor<'a>) -> Result<Self, Refusal> {
+        match Input::dense(tensor) {
+            Some(source) => Ok(Param::Lying(source)),
+            None => Ok(Param::Owned(values::<D::Real>(name, tensor)?)),
+        }
     }
 
     /// Its values.
@@ -139,9 +145,9 @@ pub fn param<'a, D: Element>(
     expect_sizes(name, &tensor, sizes)?;
     check_param_type::<D>(name, &tensor)?;
     if tensor.dtype == D::Real::DTYPE {
-        return Ok(Param::wide(&whole(name, &tensor)?));
+        return Param::wide(name, &tensor);
     }
-    Ok(Param::new(&whole(name, &tensor)?))
+    Param::new(name, &tensor)
 }
 
 /// A running statistic: one value per channel, in the type that statistics of `D` are kept in.
@@ -154,17 +160,13 @@ pub fn running<'a, D: Element>(name: &str, tensor: &Tensor<'a>, channels: i64) -
         let expected = D::DTYPE.statistics();
         return Err(Refusal::Failed(format!("`{name}` has dtype {}, expected {expected}", tensor.dtype)));
     }
-    Ok(Param::wide(&whole(name, tensor)?))
+    Param::wide(name, tensor)
 }
 
-/// A tensor as one row.
-fn whole<'a, E: Element>(name: &str, tensor: &Tensor<'a>) -> Result<Input<'a, E>, Refusal> {
-    Input::new(name, tensor, tensor.axes(), 0)
-}
-
-/// The values of a tensor of one row, in the working precision.
-fn values<E: Element>(input: &Input<'_, E>) -> Vec<E::Real> {
-    widened(input.reader(1).row(0))
+/// The values of a tensor in the working precision.
+fn values<E: Element>(name: &str, tensor: &Tensor<'_>) -> Result<Vec<E::Real>, Refusal> {
+    let input = Input::<E>::new(name, tensor, tensor.axes(), 0)?;
+    Ok(widened(input.reader(1).row(0)))
 }
 
 fn widened<E: Element>(from: Source<'_, E>) -> Vec<E::Real> {

@@ -239,6 +239,24 @@ impl<'a, E: Element> Input<'a, E> {
         Ok(Input { view: View::new(name, tensor, axes, outer)?, _memory: PhantomData })
     }
 
+    /// All elements of a tensor as one run, if they lie like that at an address that will do. What [`new`](Self::new) and
+    /// [`lying`](Self::lying) answer, in a fraction of the time: most parameters are dense.
+    pub fn dense(tensor: &Tensor<'a>) -> Option<Source<'a, E>> {
+        let mut count = 1usize;
+        for (size, stride) in tensor.axes().rev() {
+            if size != 1 && usize::try_from(stride) != Ok(count) {
+                return None;
+            }
+            count = count.checked_mul(usize::try_from(size).ok()?)?;
+        }
+        let is_sound = tensor.dtype == E::DTYPE
+            && (1..isize::MAX as usize / size_of::<E>()).contains(&count)
+            && !tensor.data.is_null()
+            && tensor.data.cast::<E>().is_aligned();
+        // SAFETY: `Call::from_raw` vouches for all that sizes and strides reach.
+        is_sound.then(|| unsafe { Source::from_raw(tensor.data.cast(), count) })
+    }
+
     /// A row where it lies, if it is dense.
     pub fn lying(&self, row: usize) -> Option<Source<'a, E>> {
         // SAFETY: `Call::from_raw` vouches for all that sizes and strides reach.
