@@ -286,24 +286,25 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn load_bf16_pair(self, from: *const u16) -> [Self::f32s; 2] {
-            // Where each half of a lane comes from; the lower halves are zeroed.
+            // Where the halves of each lane come from. The upper bit says which are kept: the lower halves become zeros.
             const SPREAD: [[u16; 32]; 2] = {
                 let mut from = [[0; 32]; 2];
                 let mut i = 0;
                 while i < 32 {
-                    (from[0][i], from[1][i]) = (i as u16 / 2, 16 + i as u16 / 2);
+                    let keep = if i % 2 == 1 { 0x8000 } else { 0 };
+                    (from[0][i], from[1][i]) = (keep | i as u16 / 2, keep | (16 + i as u16 / 2));
                     i += 1;
                 }
                 from
             };
-            const UPPER: u32 = 0xaaaa_aaaa;
             // One shuffle for each vector, where widening and shifting takes two instructions.
             // SAFETY: the caller's promise; the token proves the features.
             unsafe {
-                let first = _mm512_loadu_si512(SPREAD[0].as_ptr().cast());
-                let second = _mm512_loadu_si512(SPREAD[1].as_ptr().cast());
-                let packed = _mm512_loadu_si512(from.cast());
-                [pulp::cast(spread(packed, first, UPPER)), pulp::cast(spread(packed, second, UPPER))]
+                let [first, second] = [unknown(SPREAD[0]), unknown(SPREAD[1])];
+                let (keep, packed) = (_mm512_movepi16_mask(first), _mm512_loadu_si512(from.cast()));
+                let first = _mm512_maskz_permutexvar_epi16(keep, first, packed);
+                let second = _mm512_maskz_permutexvar_epi16(keep, second, packed);
+                [pulp::cast(first), pulp::cast(second)]
             }
         }
 
@@ -480,24 +481,17 @@ mod x86 {
         (_mm512_fpclass_ps_mask::<SUBNORMAL>(one) | _mm512_fpclass_ps_mask::<SUBNORMAL>(other)) != 0
     }
 
-    /// Half lanes of `packed`, chosen by `from`, where `keep` has ones; else zeros. (Written as intrinsics it becomes two
-    /// instructions.)
-    #[target_feature(enable = "avx512bw")]
+    /// A constant that the compiler knows nothing of: of shuffles by constants, and of constant masks, it makes more
+    /// instructions, and moves a mask into its register over and over.
+    #[target_feature(enable = "avx512f")]
     #[inline]
-    fn spread(packed: __m512i, from: __m512i, keep: u32) -> __m512i {
-        let wide;
-        // SAFETY: reads and writes registers only; the instruction is of AVX512-BW.
+    fn unknown(lanes: [u16; 32]) -> __m512i {
+        // SAFETY: a vector's worth of lanes; no instruction at all.
         unsafe {
-            std::arch::asm!(
-                "vpermw {0} {{{3}}} {{z}}, {1}, {2}",
-                lateout(zmm_reg) wide,
-                in(zmm_reg) from,
-                in(zmm_reg) packed,
-                in(kreg) keep,
-                options(pure, nomem, nostack, preserves_flags),
-            );
+            let mut vector = _mm512_loadu_si512(lanes.as_ptr().cast());
+            std::arch::asm!("/* {0} */", inout(zmm_reg) vector, options(pure, nomem, nostack, preserves_flags));
+            vector
         }
-        wide
     }
 
     #[inline(always)]
