@@ -286,24 +286,23 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn load_bf16_pair(self, from: *const u16) -> [Self::f32s; 2] {
-            // Where the halves of each lane come from. The upper bit says which are kept: the lower halves become zeros.
+            // Where the halves of each lane come from; the lower ones become zeros.
             const SPREAD: [[u16; 32]; 2] = {
                 let mut from = [[0; 32]; 2];
                 let mut i = 0;
                 while i < 32 {
-                    let keep = if i % 2 == 1 { 0x8000 } else { 0 };
-                    (from[0][i], from[1][i]) = (keep | i as u16 / 2, keep | (16 + i as u16 / 2));
+                    (from[0][i], from[1][i]) = (i as u16 / 2, 16 + i as u16 / 2);
                     i += 1;
                 }
                 from
             };
+            const UPPER: u32 = 0xaaaa_aaaa;
             // One shuffle for each vector, where widening and shifting takes two instructions.
             // SAFETY: the caller's promise; the token proves the features.
             unsafe {
-                let [first, second] = [unknown(SPREAD[0]), unknown(SPREAD[1])];
-                let (keep, packed) = (_mm512_movepi16_mask(first), _mm512_loadu_si512(from.cast()));
-                let first = _mm512_maskz_permutexvar_epi16(keep, first, packed);
-                let second = _mm512_maskz_permutexvar_epi16(keep, second, packed);
+                let (keep, packed) = (unknown_mask(UPPER), _mm512_loadu_si512(from.cast()));
+                let first = _mm512_maskz_permutexvar_epi16(keep, unknown(SPREAD[0]), packed);
+                let second = _mm512_maskz_permutexvar_epi16(keep, unknown(SPREAD[1]), packed);
                 [pulp::cast(first), pulp::cast(second)]
             }
         }
@@ -481,8 +480,7 @@ mod x86 {
         (_mm512_fpclass_ps_mask::<SUBNORMAL>(one) | _mm512_fpclass_ps_mask::<SUBNORMAL>(other)) != 0
     }
 
-    /// A constant that the compiler knows nothing of: of shuffles by constants, and of constant masks, it makes more
-    /// instructions, and moves a mask into its register over and over.
+    /// A constant that the compiler knows nothing of: of a shuffle by a constant it makes several instructions.
     #[target_feature(enable = "avx512f")]
     #[inline]
     fn unknown(lanes: [u16; 32]) -> __m512i {
@@ -492,6 +490,24 @@ mod x86 {
             std::arch::asm!("/* {0} */", inout(zmm_reg) vector, options(pure, nomem, nostack, preserves_flags));
             vector
         }
+    }
+
+    /// A constant mask. The compiler would move one that it knows into its register each time it is used, and that takes a
+    /// cycle.
+    #[target_feature(enable = "avx512bw")]
+    #[inline]
+    fn unknown_mask(bits: u32) -> __mmask32 {
+        let mask;
+        // SAFETY: reads and writes registers only; the instruction is of AVX512-BW.
+        unsafe {
+            std::arch::asm!(
+                "kmovd {0}, {1:e}",
+                lateout(kreg) mask,
+                in(reg) bits,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        mask
     }
 
     #[inline(always)]

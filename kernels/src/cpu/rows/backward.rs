@@ -149,12 +149,24 @@ impl<D: Element, O: Operator<D::Real>, const N: usize, const M: usize> Task for 
             }
             let place = (&mut params, &mut room);
             if N == 4 {
-                let inputs = |row| (from[0].row(row), from[1].row(row), sums.row(row - start));
-                job.tile(simd, start..end, inputs, &mut writers, place);
+                job.tile(
+                    simd,
+                    start..end,
+                    #[inline(always)]
+                    |row| (from[0].row(row), from[1].row(row), sums.row(row - start)),
+                    &mut writers,
+                    place,
+                );
             } else {
                 let nothing = Splat(D::Real::from_f64(-0.0));
-                let inputs = |row| (from[0].row(row), nothing, from[1].row(row));
-                job.tile(simd, start..end, inputs, &mut writers, place);
+                job.tile(
+                    simd,
+                    start..end,
+                    #[inline(always)]
+                    |row| (from[0].row(row), nothing, from[1].row(row)),
+                    &mut writers,
+                    place,
+                );
             }
             writers.iter_mut().for_each(|writer| writer.commit(end - 1));
             start = end;

@@ -88,27 +88,46 @@ impl<D: Element, O: Operator<D::Real>, const N: usize> Task for Part<'_, D, O, N
             let mut measured = [Measured { count, shift: None, sums: [0.0; 2] }; TILE];
             let (y, stored) = writers.split_at_mut(1);
             let y = &mut y[0];
+            // Closures stand where they are called with: elsewhere they cannot be made sure to be inlined.
             match stored {
                 [stored] if reads_stored => {
                     for (measured, row) in measured.iter_mut().zip(start..end) {
                         job.row.add(simd, (from[0].row(row), from[N - 1].row(row)), stored.row(row), measured);
                     }
-                    job.tile(simd, start..end, |row| stored.written(row), &measured, y, &mut room.rescued);
+                    job.map_all(
+                        simd,
+                        start..end,
+                        #[inline(always)]
+                        |row| stored.written(row),
+                        &measured,
+                        y,
+                        &mut room.rescued,
+                    );
                 }
                 [stored] => {
                     for row in start..end {
                         let from = (from[0].row(row), from[N - 1].row(row));
                         room.sums.add(simd, job.sum, from, Some(stored.row(row)), row - start);
                     }
-                    let x = |row| room.sums.row(row - start);
-                    job.row.measure_all(simd, start..end, x, &mut measured);
-                    job.tile(simd, start..end, x, &measured, y, &mut room.rescued);
+                    job.tile(
+                        simd,
+                        start..end,
+                        #[inline(always)]
+                        |row| room.sums.row(row - start),
+                        measured,
+                        y,
+                        &mut room.rescued,
+                    );
                 }
-                _ => {
-                    let x = |row| from[0].row(row);
-                    job.row.measure_all(simd, start..end, x, &mut measured);
-                    job.tile(simd, start..end, x, &measured, y, &mut room.rescued);
-                }
+                _ => job.tile(
+                    simd,
+                    start..end,
+                    #[inline(always)]
+                    |row| from[0].row(row),
+                    measured,
+                    y,
+                    &mut room.rescued,
+                ),
             }
             writers.iter_mut().for_each(|writer| writer.commit(end - 1));
             start = end;
@@ -123,9 +142,27 @@ struct Room<R> {
 }
 
 impl<'j, D: Element, O: Operator<D::Real>, const N: usize> Job<'j, D, O, N> {
-    /// Maps rows that `x` has and that have been measured: two at a time, for which weight and bias are loaded once.
+    /// Measures rows that `x` has, and maps them.
     #[inline(always)]
     fn tile<'a, S: Isa, E: Element<Real = D::Real>>(
+        &self,
+        simd: S,
+        rows: Range<usize>,
+        x: impl Fn(usize) -> Source<'a, E>,
+        mut measured: [Measured<D::Real>; TILE],
+        y: &mut Writer<'_, D>,
+        room: &mut Vec<D::Real>,
+    ) {
+        // Step by step for all of them: the steps of one wait for each other, those of several do not.
+        for (measured, row) in measured.iter_mut().zip(rows.clone()) {
+            measured.sums = measure::<_, _, O>(simd, x(row).part(0..measured.count), None);
+        }
+        self.map_all(simd, rows, x, &measured, y, room);
+    }
+
+    /// Maps rows that `x` has and that have been measured: two at a time, for which weight and bias are loaded once.
+    #[inline(always)]
+    fn map_all<'a, S: Isa, E: Element<Real = D::Real>>(
         &self,
         simd: S,
         rows: Range<usize>,
@@ -136,7 +173,12 @@ impl<'j, D: Element, O: Operator<D::Real>, const N: usize> Job<'j, D, O, N> {
     ) {
         let mut statistics = [None; TILE];
         for ((measured, statistic), row) in measured.iter().zip(&mut statistics).zip(rows.clone()) {
-            *statistic = self.row.statistic(simd, x(row), *measured);
+            *statistic = self.row.statistic(
+                simd,
+                #[inline(always)]
+                || x(row),
+                *measured,
+            );
         }
         let mut row = rows.start;
         while row < rows.end {
@@ -197,22 +239,6 @@ struct RowJob<'a, D: Element, O> {
 }
 
 impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
-    /// The sums of up to [`TILE`] rows.
-    ///
-    /// Step by step for all of them: the steps of one wait for each other, those of several do not.
-    #[inline(always)]
-    fn measure_all<'a, S: Isa, E: Element<Real = D::Real>>(
-        &self,
-        simd: S,
-        rows: Range<usize>,
-        x: impl Fn(usize) -> Source<'a, E>,
-        measured: &mut [Measured<D::Real>; TILE],
-    ) {
-        for (measured, row) in measured.iter_mut().zip(rows) {
-            measured.sums = measure::<_, _, O>(simd, x(row).part(0..measured.count), None);
-        }
-    }
-
     /// Adds two rows, stores the sum, and measures it: on the way, if it is stored as it is, and else as it was rounded.
     ///
     /// The limit, in the first-level cache: two loads for each vector, at one a cycle, two additions and a fused
@@ -247,15 +273,15 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
 
     /// The statistic of a row, once it is measured; `None` if its squares have left the range of the working precision.
     #[inline(always)]
-    fn statistic<S: Isa, E: Element<Real = D::Real>>(
+    fn statistic<'a, S: Isa, E: Element<Real = D::Real>>(
         &self,
         simd: S,
-        x: Source<'_, E>,
+        x: impl FnOnce() -> Source<'a, E>,
         measured: Measured<D::Real>,
     ) -> Option<O::Statistic> {
         match self.operator.judge(measured, Scaling::none(self.eps)) {
             Verdict::Accepted(statistic) => Some(statistic),
-            Verdict::Again(mean) => self.measure(simd, x, Some(mean), Scaling::none(self.eps)),
+            Verdict::Again(mean) => self.measure(simd, x(), Some(mean), Scaling::none(self.eps)),
             Verdict::Rejected => None,
         }
     }
