@@ -132,12 +132,7 @@ pub fn expect_sizes(name: &str, tensor: &Tensor<'_>, expected: &[i64]) -> Result
 ///
 /// # Errors
 /// If its sizes are others, or its type is neither that of the data nor f32 beside half-precision data.
-pub fn param<'a, D: Element>(
-    call: &Call<'a>,
-    name: &str,
-    sizes: &[i64],
-    absent: f64,
-) -> Result<Param<'a, D>, Refusal> {
+pub fn param<'a, D: Element>(call: &Call<'a>, name: &str, sizes: &[i64], absent: f64) -> Result<Param<'a, D>, Refusal> {
     let Some(tensor) = call.input(name) else {
         let count = sizes.iter().map(|&size| size as usize).product();
         return Ok(Param::Owned(vec![Element::from_f64(absent); count]));

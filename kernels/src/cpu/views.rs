@@ -311,13 +311,13 @@ impl<'a, E: Element> Output<'a, E> {
         unsafe { Sink::from_raw(self.view.start.wrapping_add(offset), len) }
     }
 
-    /// Writes rows before `end`, one after the other; `streams` says whether past the caches (see [`streams`]).
+    /// Writes rows before `end`, one after the other; `streams` says whether past the caches (see [`Traffic`]).
     pub fn writer(&self, end: usize, streams: bool) -> Writer<'_, E> {
         Writer { view: &self.view, end, streams, tile: 0..0, buffer: Vec::new() }
     }
 }
 
-/// A writer of rows before `end` for each output; `streams` as [`streams`] has it.
+/// A writer of rows before `end` for each output; `streams` as [`Traffic`] has it.
 pub fn writers<'v, E: Element, const M: usize>(
     outputs: &'v [Output<'_, E>; M],
     end: usize,
@@ -332,17 +332,32 @@ pub fn writers<'v, E: Element, const M: usize>(
 /// it in a cache.
 const STREAMED_BYTES: usize = 12 << 20;
 
-/// Which outputs to write past the caches: those of a large call, unless they are the memory of an input, which is in
-/// the caches already.
-pub fn streams<E, const N: usize, const M: usize>(
-    inputs: [&Input<'_, E>; N],
-    outputs: [&Output<'_, E>; M],
-) -> [bool; M] {
-    let range = |view: &View<E>| (view.start.addr(), view.start.addr() + view.reach * size_of::<E>());
-    let inputs = inputs.map(|input| range(&input.view));
-    let outputs = outputs.map(|output| range(&output.view));
-    let total: usize = inputs.iter().chain(&outputs).map(|(start, end)| end - start).sum();
-    outputs.map(|(start, end)| total > STREAMED_BYTES && inputs.iter().all(|&(from, to)| to <= start || end <= from))
+/// Bytes of all tensors of a call from which on none of them is expected in a cache, not even in part.
+const MEMORY_BYTES: usize = 64 << 20;
+
+/// How the tensors of a call go through the caches.
+#[derive(Clone, Copy)]
+pub struct Traffic<const M: usize> {
+    /// Which outputs to write past the caches: those of a large call, unless they are the memory of an input, which is in
+    /// the caches already.
+    pub streams: [bool; M],
+    /// Whether inputs come from memory.
+    pub is_from_memory: bool,
+}
+
+impl<const M: usize> Traffic<M> {
+    /// Of these tensors.
+    pub fn new<E, const N: usize>(inputs: [&Input<'_, E>; N], outputs: [&Output<'_, E>; M]) -> Self {
+        let range = |view: &View<E>| (view.start.addr(), view.start.addr() + view.reach * size_of::<E>());
+        let inputs = inputs.map(|input| range(&input.view));
+        let outputs = outputs.map(|output| range(&output.view));
+        let total: usize = inputs.iter().chain(&outputs).map(|(start, end)| end - start).sum();
+        let apart = |(start, end)| inputs.iter().all(|&(from, to)| to <= start || end <= from);
+        Traffic {
+            streams: outputs.map(|output| total > STREAMED_BYTES && apart(output)),
+            is_from_memory: total > MEMORY_BYTES,
+        }
+    }
 }
 
 /// Gives rows to read.

@@ -1,7 +1,7 @@
 //! What stages read.
 
 use super::isa::pace;
-use super::run::{Ahead, Source};
+use super::run::{Ahead, Soon, Source};
 use super::{Element, Isa, Lanes, Real};
 
 /// Something a stage reads a vector of at every index: a run, a constant, or a tuple or an array of those.
@@ -170,11 +170,12 @@ pub trait Fetch: Copy {
     fn fetch(self, index: usize) -> usize;
 }
 
-impl<E: Element> Fetch for Source<'_, E> {
+impl<E: Element> Fetch for Soon<E> {
     #[inline(always)]
     fn fetch(self, index: usize) -> usize {
-        self.ahead(0).fetch(index);
-        pace(index)
+        self.run.fetch(index);
+        // What is half as large takes longer than memory does.
+        if self.waits && !E::IS_NARROW { pace(index) } else { index }
     }
 }
 

@@ -28,7 +28,7 @@ pub use element::Element;
 pub use isa::{CACHE_LINE, Isa, fence};
 pub use lanes::{Lanes, Real};
 pub use load::{Cached, Fetch, Load, Splat, array};
-pub use run::{Sink, Source};
+pub use run::{Sink, Soon, Source};
 pub use short::{map_rows, sum_rows};
 pub use stages::{map, map_and_fetch, map_and_sum, sum};
 pub use store::{Discard, Kept, Slot, Store};

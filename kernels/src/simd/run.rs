@@ -55,6 +55,12 @@ impl<'a, E: Element> Source<'a, E> {
         unsafe { self.start.add(index).read() }.widen()
     }
 
+    /// The run, to be asked for before it is read; `waits` says whether it comes from memory.
+    #[inline(always)]
+    pub fn soon(self, waits: bool) -> Soon<E> {
+        Soon { run: self.ahead(0), waits }
+    }
+
     /// What lies so many elements further on than this run does; there need not be anything.
     #[inline(always)]
     pub fn ahead(self, elements: usize) -> Ahead<E> {
@@ -101,6 +107,14 @@ impl<E: Element> Ahead<E> {
     pub(super) fn fetch(self, index: usize) {
         isa::prefetch(self.0.wrapping_add(index));
     }
+}
+
+/// A run that is read after what is read now.
+#[derive(Clone, Copy)]
+pub struct Soon<E> {
+    pub(super) run: Ahead<E>,
+    /// Whether it comes from memory: it is no use to ask for it faster than that gives.
+    pub(super) waits: bool,
 }
 
 /// A dense run of elements to write.

@@ -26,7 +26,7 @@ use smallvec::{SmallVec, smallvec};
 use super::arguments::{Param, ParamOutput, eps, expect_sizes, param, sizes};
 use super::moments::Total;
 use super::parallel;
-use super::views::{Input, Output, streams};
+use super::views::{Input, Output, Traffic};
 use crate::abi::{Call, Refusal, Tensor};
 use crate::simd::{self, Element, InstructionSet, Isa, Lanes, Real, Source};
 
@@ -264,6 +264,8 @@ struct Job<'a, D: Element, O, const N: usize> {
     instructions: InstructionSet,
     /// Whether to write past the caches.
     streams: bool,
+    /// Whether inputs come from memory.
+    is_from_memory: bool,
 }
 
 impl<D: Element, O: SetKernel<D, N>, const N: usize> Job<'_, D, O, N> {
@@ -305,8 +307,9 @@ where
     if size == 0 || chunks == 0 || count == 0 {
         return record;
     }
-    let [streams] = streams(inputs.each_ref().map(|input| &input.rows), [&output.rows]);
-    let job = Job { shape, inputs, output, kernel, instructions: InstructionSet::current(), streams };
+    let Traffic { streams: [streams], is_from_memory } =
+        Traffic::new(inputs.each_ref().map(|input| &input.rows), [&output.rows]);
+    let job = Job { shape, inputs, output, kernel, instructions: InstructionSet::current(), streams, is_from_memory };
     if let (true, Some((from, to))) = (kernel.fits(), job.steps()) {
         let all = || from.iter().chain([&to]);
         let places = sets.spatial;

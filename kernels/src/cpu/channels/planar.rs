@@ -224,7 +224,7 @@ where
                         let constants = Lanes::splats(simd, of_channel);
                         let at = sample * to.sample + (first + i) * to.channel;
                         let sink = job.output.rows.run(at, extents.run).streaming(streams);
-                        let next = next.map(|step| sources(first + i + step));
+                        let next = next.map(|step| sources(first + i + step).map(|run| run.soon(job.is_from_memory)));
                         map_and_fetch(simd, sources(first + i), sink, |x| O::compute(x, constants), next);
                     }
                 }

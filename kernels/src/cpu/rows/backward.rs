@@ -8,10 +8,10 @@ use crate::cpu::arguments::PART;
 use crate::cpu::moments::{Scaling, Total, rescale};
 use crate::cpu::parallel;
 use crate::cpu::scratch::Scratch;
-use crate::cpu::views::{Input, Output, Reader, Writer, streams, writers};
+use crate::cpu::views::{Input, Output, Reader, Traffic, Writer, writers};
 use crate::simd::{
-    self, Cached, Discard, Element, Fetch, InstructionSet, Isa, Lanes, Load, Real, Sink, Slot, Source, Splat, Task,
-    array, map_and_fetch, sum,
+    self, Cached, Discard, Element, Fetch, InstructionSet, Isa, Lanes, Load, Real, Sink, Slot, Soon, Source, Splat,
+    Task, array, map_and_fetch, sum,
 };
 
 /// The most rows that add up their share of a parameter's gradient in the working precision, before `f64`.
@@ -49,9 +49,9 @@ pub fn backward<D: Element, O: Operator<D::Real>, const N: usize, const M: usize
     let mut scratch = Scratch::<D::Real>::take(size * if O::HAS_BIAS { 2 } else { 1 });
     let (weights, biases) = scratch.values().split_at_mut(size);
     let set = InstructionSet::current();
-    let streams = streams(inputs.each_ref(), outputs.each_ref());
+    let traffic = Traffic::new(inputs.each_ref(), outputs.each_ref());
     let row = RowJob { eps: parameters.eps, weight: parameters.weight.source(), operator, width, block };
-    let job = Job { inputs: &inputs, outputs: &outputs, streams, sum, row };
+    let job = Job { inputs: &inputs, outputs: &outputs, traffic, sum, row };
     let mut rest = (&mut *weights, &mut *biases);
     let mut parts = parallel::Parts::new();
     for range in parallel::divide(rows.call.threads(), blocks, block * width) {
@@ -101,7 +101,7 @@ fn add_up<R: Real>(rows: &[R], width: usize, start: usize, sums: &mut [f64]) {
 struct Job<'a, D: Element, O, const N: usize, const M: usize> {
     inputs: &'a [Input<'a, D>; N],
     outputs: &'a [Output<'a, D>; M],
-    streams: [bool; M],
+    traffic: Traffic<M>,
     sum: Sum,
     row: RowJob<'a, D, O>,
 }
@@ -119,7 +119,7 @@ impl<D: Element, O: Operator<D::Real>, const N: usize, const M: usize> Task for 
     fn run<S: Isa>(self, simd: S) {
         let Part { job, rows, weight, bias } = self;
         let mut readers = job.inputs.each_ref().map(|input| input.reader(rows.end));
-        let mut writers = writers(job.outputs, rows.end, job.streams);
+        let mut writers = writers(job.outputs, rows.end, job.traffic.streams);
         let (mut sums, mut room) = (Sums::new(job.row.width, 2), Vec::new());
         let is_unwanted = weight.is_empty();
         let spare = |has| vec![D::Real::default(); if has && is_unwanted { job.row.width } else { 0 }];
@@ -133,7 +133,7 @@ impl<D: Element, O: Operator<D::Real>, const N: usize, const M: usize> Task for 
         };
         // Four inputs of two rows, and what is written, are more than a cache has places for where rows are whole pages; with
         // fewer rows at once, and those of the next asked for, nothing waits for memory.
-        let pairs = !job.streams[0] || N < 4 || D::IS_NARROW;
+        let pairs = !job.traffic.streams[0] || N < 4 || D::IS_NARROW;
         let mut start = rows.start;
         while start < rows.end {
             // Neighbours within a block share its sums.
@@ -174,7 +174,7 @@ impl<D: Element, O: Operator<D::Real>, const N: usize, const M: usize> Task for 
     }
 }
 
-impl<'j, D: Element, O: Operator<D::Real>, const N: usize, const M: usize> Job<'j, D, O, N, M> {
+impl<D: Element, O: Operator<D::Real>, const N: usize, const M: usize> Job<'_, D, O, N, M> {
     /// Measures one row or two of a block, and maps them: two together, for which the weight and the sums are loaded once.
     #[inline(always)]
     fn tile<'a, S: Isa, E: Element<Real = D::Real>, L: Addend<D::Real>>(
@@ -217,8 +217,9 @@ impl<'j, D: Element, O: Operator<D::Real>, const N: usize, const M: usize> Job<'
 
     /// Rows to be asked for while the ones before them are written, so that they need not have been gathered.
     #[inline(always)]
-    fn soon(&self, row: usize) -> [Option<Source<'j, D>>; N] {
-        self.inputs.each_ref().map(|input| input.lying(row))
+    fn soon(&self, row: usize) -> [Option<Soon<D>>; N] {
+        let waits = self.traffic.is_from_memory;
+        self.inputs.each_ref().map(|input| input.lying(row).map(|run| run.soon(waits)))
     }
 }
 
@@ -377,7 +378,9 @@ fn multiply<S: Isa, D: Element, E: Element<Real = D::Real>, O: Operator<D::Real>
     from: (Source<'_, D>, Source<'_, E>, Source<'_, D::Real>),
     shift: Option<D::Real>,
 ) -> [f64; 4] {
-    if O::SHIFTS && let Some(shift) = shift {
+    if O::SHIFTS
+        && let Some(shift) = shift
+    {
         let shift = Lanes::splat(simd, shift);
         return sum(
             simd,

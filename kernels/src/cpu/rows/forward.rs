@@ -5,9 +5,9 @@ use std::ops::Range;
 use super::{Measured, Operator, Parameters, Rows, Sum, Sums, Verdict, measure, measuring};
 use crate::cpu::moments::{Scaling, rescale};
 use crate::cpu::parallel;
-use crate::cpu::views::{Input, Output, Reader, Writer, streams, writers};
+use crate::cpu::views::{Input, Output, Reader, Traffic, Writer, writers};
 use crate::simd::{
-    self, Cached, Element, Fetch, InstructionSet, Isa, Kept, Lanes, Real, Sink, Source, Task, array, map,
+    self, Cached, Element, Fetch, InstructionSet, Isa, Kept, Lanes, Real, Sink, Soon, Source, Task, array, map,
     map_and_fetch, map_and_sum,
 };
 
@@ -23,13 +23,18 @@ pub fn forward<D: Element, O: Operator<D::Real>, const N: usize>(
     if rows.width == 0 {
         return;
     }
-    let streams = streams(inputs.each_ref(), outputs.each_ref());
+    let traffic = Traffic::new(inputs.each_ref(), outputs.each_ref());
     let job = Job {
         inputs: &inputs,
         outputs: &outputs,
-        streams,
+        traffic,
         sum,
-        row: RowJob { eps: parameters.eps, factors: Factors::new::<O>(parameters, rows.count), operator, width: rows.width },
+        row: RowJob {
+            eps: parameters.eps,
+            factors: Factors::new::<O>(parameters, rows.count),
+            operator,
+            width: rows.width,
+        },
     };
     let set = InstructionSet::current();
     let parts = parallel::divide(rows.call.threads(), rows.count, rows.width);
@@ -41,7 +46,7 @@ pub fn forward<D: Element, O: Operator<D::Real>, const N: usize>(
 struct Job<'a, D: Element, O, const N: usize> {
     inputs: &'a [Input<'a, D>; N],
     outputs: &'a [Output<'a, D>; N],
-    streams: [bool; N],
+    traffic: Traffic<N>,
     sum: Sum,
     row: RowJob<'a, D, O>,
 }
@@ -68,8 +73,8 @@ impl<D: Element, O: Operator<D::Real>, const N: usize> Task for Part<'_, D, O, N
         const { assert!(N == 1 || !O::IS_PARTIAL, "a sum is measured as a whole") };
         let Part { job, rows } = self;
         let mut readers = job.inputs.each_ref().map(|input| input.reader(rows.end));
-        let mut writers = writers(job.outputs, rows.end, job.streams);
-        let tile = if job.streams[0] {
+        let mut writers = writers(job.outputs, rows.end, job.traffic.streams);
+        let tile = if job.traffic.streams[0] {
             // While one row is written past the caches, the next is read.
             1
         } else {
@@ -77,7 +82,7 @@ impl<D: Element, O: Operator<D::Real>, const N: usize> Task for Part<'_, D, O, N
         };
         let count = job.row.operator.measured(job.row.width);
         // What is written past the caches had better not be read again, nor what was rounded if the sum should not be.
-        let reads_stored = !job.streams[N - 1] && (!D::IS_NARROW || job.sum == Sum::Rounded);
+        let reads_stored = !job.traffic.streams[N - 1] && (!D::IS_NARROW || job.sum == Sum::Rounded);
         let mut room = Room { sums: Sums::new(job.row.width, tile), rescued: Vec::new() };
         let mut start = rows.start;
         while start < rows.end {
@@ -141,7 +146,7 @@ struct Room<R> {
     rescued: Vec<R>,
 }
 
-impl<'j, D: Element, O: Operator<D::Real>, const N: usize> Job<'j, D, O, N> {
+impl<D: Element, O: Operator<D::Real>, const N: usize> Job<'_, D, O, N> {
     /// Measures rows that `x` has, and maps them.
     #[inline(always)]
     fn tile<'a, S: Isa, E: Element<Real = D::Real>>(
@@ -201,9 +206,10 @@ impl<'j, D: Element, O: Operator<D::Real>, const N: usize> Job<'j, D, O, N> {
 
     /// A row to be asked for while the one before it is written, so that it need not have been gathered.
     #[inline(always)]
-    fn soon(&self, row: usize) -> [Option<Source<'j, D>>; N] {
+    fn soon(&self, row: usize) -> [Option<Soon<D>>; N] {
         let is_long = self.row.width * size_of::<D>() > SHORT;
-        self.inputs.each_ref().map(|input| if is_long { input.lying(row) } else { None })
+        let waits = self.traffic.is_from_memory;
+        self.inputs.each_ref().map(|input| if is_long { input.lying(row).map(|run| run.soon(waits)) } else { None })
     }
 }
 

@@ -40,7 +40,10 @@ impl<'a> Rows<'a> {
     pub fn new(call: &'a Call<'a>, inner: usize) -> Result<Self, Refusal> {
         let x = call.required_input("x")?;
         if inner == 0 || inner > x.shape.len() {
-            return Err(Refusal::Failed(format!("`x` has {} axes; {inner} of them cannot be normalized", x.shape.len())));
+            return Err(Refusal::Failed(format!(
+                "`x` has {} axes; {inner} of them cannot be normalized",
+                x.shape.len()
+            )));
         }
         let (outer, last) = x.shape.split_at(x.shape.len() - inner);
         Ok(Rows { call, shape: x.shape, inner, count: elements("x", outer)?, width: elements("x", last)? })
@@ -283,7 +286,9 @@ fn measuring<S: Isa, R: Real, O: Operator<R>>(x: Lanes<S, R>, [total, squares]: 
 /// cost all others half as much time again.
 #[inline(always)]
 fn measure<S: Isa, E: Element, O: Operator<E::Real>>(simd: S, x: Source<'_, E>, shift: Option<E::Real>) -> [f64; 2] {
-    if O::SHIFTS && let Some(shift) = shift {
+    if O::SHIFTS
+        && let Some(shift) = shift
+    {
         let shift = Lanes::splat(simd, shift);
         return sum(
             simd,

@@ -53,10 +53,7 @@ fn backward_typed<D: Element>(call: &Call<'_>) -> Result<(), Refusal> {
 }
 
 /// The operator with the convention that the call asks for.
-fn with_cast<'a, D: Element>(
-    call: &'a Call<'a>,
-    rows: &Rows<'a>,
-) -> Result<(Parameters<'a, D>, RmsNorm), Refusal> {
+fn with_cast<'a, D: Element>(call: &'a Call<'a>, rows: &Rows<'a>) -> Result<(Parameters<'a, D>, RmsNorm), Refusal> {
     let (rounds, gemma) = match call.text("cast")? {
         "none" => (false, false),
         "llama" => (true, false),
