@@ -1,6 +1,8 @@
 //! Rows whose sums, as they are taken first, are not good enough: another pass must be taken, and the test says what
 //! comes out without one.
 
+use std::ffi::CStr;
+
 use half::bf16;
 use isonorm_kernels::abi::{Direction, Refusal};
 use isonorm_kernels::typed::{Operation, Scalar, View, ViewMut, layer_norm};
@@ -28,11 +30,10 @@ fn moments(x: &[f32]) -> (f64, f64) {
     (mean, x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n)
 }
 
-/// A row whose first elements lie far from all others, so that a shift taken from them is far from the mean. The others
-/// have two values, so that errors do not make up for each other.
-fn far_head() -> Vec<f32> {
-    let head = noise(5, 64).into_iter().map(|x| (x + 1000.0) as f32);
-    head.chain([0.3, -0.7].into_iter().cycle()).take(1 << 16).collect()
+/// A row far from zero, so that sums of its elements as they are lose what they say of its spread. It has two values, so
+/// that errors do not make up for each other.
+fn far_row() -> Vec<f32> {
+    [200.3, 199.3].into_iter().cycle().take(1 << 16).collect()
 }
 
 /// `dx` of layer normalization without a weight.
@@ -62,8 +63,8 @@ fn largest(values: &[f64]) -> f64 {
 }
 
 #[test]
-fn a_row_whose_head_is_far_from_its_mean_is_measured_again() {
-    let (x, eps) = (far_head(), 1e-5);
+fn a_row_far_from_zero_is_measured_again() {
+    let (x, eps) = (far_row(), 1e-5);
     let (mean, variance) = moments(&x);
     let normalized = |mean: f64, variance: f64| {
         let rstd = 1.0 / (variance + eps).sqrt();
@@ -81,17 +82,16 @@ fn a_row_whose_head_is_far_from_its_mean_is_measured_again() {
         let off = error(&backward(&dy, &x, eps).expect("it fits"), &dx, |_| largest_dx);
         assert!(off <= UNITS, "{off} units backward");
     });
-    // One pass about the head, in blocks as the kernels take them: what is left of the variance has lost its digits.
+    // One pass over the elements as they are, in blocks as the kernels take them: what is left of the variance has lost its
+    // digits.
     let n = x.len() as f64;
-    let shift = x[..64].iter().sum::<f32>() / 64.0;
     let (mut total, mut squares) = (0.0, 0.0);
     for block in x.chunks(32) {
-        total += f64::from(block.iter().map(|x| x - shift).sum::<f32>());
-        squares += f64::from(block.iter().map(|x| (x - shift) * (x - shift)).sum::<f32>());
+        total += f64::from(block.iter().sum::<f32>());
+        squares += f64::from(block.iter().map(|x| x * x).sum::<f32>());
     }
-    let distance = total / n;
-    let once: Vec<f32> =
-        normalized(f64::from(shift) + distance, squares / n - distance * distance).map(|y| y as f32).collect();
+    let mean = total / n;
+    let once: Vec<f32> = normalized(mean, squares / n - mean * mean).map(|y| y as f32).collect();
     assert!(forward(&once) > UNITS, "only {} units with one pass: the test sees nothing", forward(&once));
 }
 
@@ -120,11 +120,17 @@ fn products_that_sink_into_the_subnormals_are_taken_again() {
     assert!(off(&once) > UNITS, "only {} units as it comes: the test sees nothing", off(&once));
 }
 
-/// `y` of root-mean-square normalization, or `dx` for `dy` alike, of rows of `width` elements.
-fn rms_norm_rows<T: Scalar + Default + Clone>(x: &[T], width: usize, direction: Direction) -> Result<Vec<T>, Refusal> {
+/// `y`, or `dx` for `dy` alike, of rows of `width` elements.
+fn normalized_rows<T: Scalar + Default + Clone>(
+    operator: &CStr,
+    x: &[T],
+    width: usize,
+    direction: Direction,
+) -> Result<Vec<T>, Refusal> {
     let (shape, mut out) = ([x.len() / width, width], vec![T::default(); x.len()]);
     let (x, mut to) = (View::dense(x, &shape)?, ViewMut::dense(&mut out, &shape)?);
-    let call = Operation::new(c"rms_norm", direction).input(c"x", &x).text(c"cast", c"none");
+    let call = Operation::new(operator, direction).input(c"x", &x);
+    let call = if operator == c"rms_norm" { call.text(c"cast", c"none") } else { call };
     let call = match direction {
         Direction::Forward => call.output(c"y", &mut to),
         Direction::Backward => call.input(c"dy", &x).output(c"dx", &mut to),
@@ -134,26 +140,47 @@ fn rms_norm_rows<T: Scalar + Default + Clone>(x: &[T], width: usize, direction: 
 }
 
 /// Rows are taken in pairs, and several are measured together: what comes out of one must not depend on its neighbours,
-/// even where their squares overflow and they go another way.
-#[test]
-fn a_row_has_the_same_bits_beside_any_other() {
+/// even where they go another way: where their squares overflow, or they lie far from zero.
+fn check_beside_others<T: Scalar + Default + Clone + Into<f64>>(operator: &CStr, of: impl Fn(f64) -> T) {
     for width in [5, 64, 100, 768] {
         let rows = 11;
-        let mut x: Vec<f32> = noise(17, rows * width).into_iter().map(|x| x as f32).collect();
+        let mut x = noise(17, rows * width);
         for row in [0, 3, 6, 7, 10] {
             x[row * width..][..width].iter_mut().for_each(|x| *x *= 1e30);
         }
+        for row in [1, 4, 9] {
+            x[row * width..][..width].iter_mut().for_each(|x| *x += 10.0);
+        }
+        // About a mean that some elements are: these show what rounding makes of it.
+        for row in [2, 5, 8] {
+            for (i, x) in x[row * width..][..width / 2 * 2].iter_mut().enumerate() {
+                let far = (i / 2 % 65) as f64 * 1.5 / 64.0;
+                *x = 0.375 + if i % 2 == 0 { far } else { -far };
+            }
+        }
+        let x: Vec<T> = x.into_iter().map(&of).collect();
         for direction in [Direction::Forward, Direction::Backward] {
             on_each_instruction_set(|| {
-                let together = rms_norm_rows(&x, width, direction).expect("it fits");
+                let together = normalized_rows(operator, &x, width, direction).expect("it fits");
                 for (row, together) in together.chunks(width).enumerate() {
-                    let alone = rms_norm_rows(&x[row * width..][..width], width, direction).expect("it fits");
-                    assert!(alone.iter().all(|alone| alone.is_finite()));
-                    let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
-                    assert_eq!(bits(&alone), bits(together), "row {row} of {width} elements, {direction}");
+                    let alone =
+                        normalized_rows(operator, &x[row * width..][..width], width, direction).expect("it fits");
+                    let bits = |values: &[T]| -> Vec<u64> {
+                        values.iter().map(|value| Into::<f64>::into(value.clone()).to_bits()).collect()
+                    };
+                    assert!(alone.iter().all(|alone| Into::<f64>::into(alone.clone()).is_finite()));
+                    assert_eq!(bits(&alone), bits(together), "row {row} of {width} elements, {operator:?} {direction}");
                 }
             });
         }
+    }
+}
+
+#[test]
+fn a_row_has_the_same_bits_beside_any_other() {
+    for operator in [c"rms_norm", c"layer_norm"] {
+        check_beside_others(operator, |x| x as f32);
+        check_beside_others(operator, bf16::from_f64);
     }
 }
 
@@ -170,7 +197,7 @@ fn what_is_subnormal_in_bfloat16_stays() {
         }
     }
     on_each_instruction_set(|| {
-        let y = rms_norm_rows(&x, width, Direction::Forward).expect("it fits");
+        let y = normalized_rows(c"rms_norm", &x, width, Direction::Forward).expect("it fits");
         for (i, (x, y)) in x.iter().zip(&y).enumerate().filter(|(i, _)| i % width % 3 == 0) {
             let ratio = y.to_f64() / x.to_f64();
             // Three to seven bits are left of them.

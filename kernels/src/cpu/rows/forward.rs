@@ -191,6 +191,7 @@ impl<D: Element, O: Operator<D::Real>, const N: usize> Job<'_, D, O, N> {
             if S::PAIRS
                 && let Factors::Wide(_) = self.row.factors
                 && let [Some(first), Some(second), ..] = *known
+                && self.row.are_alike(first, second)
             {
                 self.row.map(simd, [x(row), x(row + 1)], [first, second], y.neighbours(row), Cached);
                 row += 2;
@@ -313,7 +314,13 @@ impl<D: Element, O: Operator<D::Real>> RowJob<'_, D, O> {
         }
     }
 
-    /// Maps `R` rows, and asks for what is read after.
+    /// Whether two rows are mapped the same way, so that together they get the same bits as each by itself.
+    #[inline(always)]
+    fn are_alike(&self, first: O::Statistic, second: O::Statistic) -> bool {
+        !D::IS_NARROW || self.operator.slope(first).is_some() == self.operator.slope(second).is_some()
+    }
+
+    /// Maps `R` rows that [are alike](Self::are_alike), and asks for what is read after.
     ///
     /// The limit, in the first-level cache: one load of `x` for each vector, those of weight and bias once for `R` rows,
     /// and the store of `y`; else bandwidth.

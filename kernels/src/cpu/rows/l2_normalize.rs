@@ -65,7 +65,7 @@ struct Divisor {
 impl From<Divisor> for Line {
     #[inline(always)]
     fn from(divisor: Divisor) -> Line {
-        Line { mean: 0.0, rstd: 1.0 / divisor.divisor }
+        Line { mean: 0.0, rstd: 1.0 / divisor.divisor, is_near: true }
     }
 }
 

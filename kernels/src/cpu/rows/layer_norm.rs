@@ -74,7 +74,8 @@ impl<R: Real> Operator<R> for LayerNorm {
             if !scaling.accepts::<R>(variance) {
                 return Verdict::Rejected;
             }
-            return Verdict::Accepted(Line { mean, rstd: 1.0 / (variance + scaling.eps).sqrt() });
+            let rstd = 1.0 / (variance + scaling.eps).sqrt();
+            return Verdict::Accepted(Line { mean, rstd, is_near: mean * mean <= NEAR * variance });
         }
         Verdict::Again(R::from_f64(mean))
     }
@@ -85,14 +86,11 @@ impl<R: Real> Operator<R> for LayerNorm {
         move |x| (x - centre).mul_add(rstd, offset)
     }
 
-    /// For a mean within the spread: what rounding `mean * rstd` loses is less than the sums had lost before.
+    /// For a mean well within the spread: what rounding `mean * rstd` loses is no more than the sums had lost before.
     #[inline(always)]
     fn slope(&self, line: Line) -> Option<[R; 2]> {
-        let offset = line.mean * line.rstd;
-        (offset.abs() <= 1.0).then(
-            #[inline(always)]
-            || [line.rstd, -offset].map(R::from_f64),
-        )
+        let slope = R::from_f64(line.rstd);
+        if line.is_near { Some([slope, R::from_f64(-(line.mean * slope.to_f64()))]) } else { None }
     }
 
     /// `dx = (g - mean(g) - x_hat * mean(g * x_hat)) * rstd` with `g = dy * weight`.

@@ -258,6 +258,8 @@ pub struct Line {
     pub mean: f64,
     /// The factor.
     pub rstd: f64,
+    /// Whether the mean is well within the spread.
+    pub is_near: bool,
 }
 
 impl Line {

@@ -123,6 +123,6 @@ impl Rstd {
 impl From<Rstd> for Line {
     #[inline(always)]
     fn from(Rstd(rstd): Rstd) -> Line {
-        Line { mean: 0.0, rstd }
+        Line { mean: 0.0, rstd, is_near: true }
     }
 }
