@@ -1,7 +1,7 @@
 //! What stages read.
 
 use super::isa::pace;
-use super::run::{Ahead, Soon, Source};
+use super::run::{Ahead, Soon};
 use super::{Element, Isa, Lanes, Real};
 
 /// Something a stage reads a vector of at every index: a run, a constant, or a tuple or an array of those.
