@@ -61,12 +61,15 @@ fn constant_rows_and_signs_of_zero() {
     on_each_instruction_set(|| {
         for dtype in Dtype::ALL {
             for n in [1usize, 3, 17, 100] {
-                // Not representable, so that a sum of copies is not exact.
-                let x = vec![crate::common::round(dtype, 0.1); n];
-                let y = forward(&operator("layer_norm", &[1, n], 1e-5), &x, dtype);
-                assert!(y.iter().all(|&y| y == 0.0), "{dtype} {n}: {y:?}");
-                let y = forward(&operator("layer_norm", &[1, n], 0.0), &x, dtype);
-                assert!(y.iter().all(|y| y.is_nan()), "0 times infinity, {dtype} {n}: {y:?}");
+                // Not representable, so that a sum of copies is not exact; subnormal, which the instruction that adds up
+                // products of bfloat16 takes for zero.
+                for value in [0.1, 2f64.powi(-130)] {
+                    let x = vec![crate::common::round(dtype, value); n];
+                    let y = forward(&operator("layer_norm", &[1, n], 1e-5), &x, dtype);
+                    assert!(y.iter().all(|&y| y == 0.0), "{dtype} {n} {value}: {y:?}");
+                    let y = forward(&operator("layer_norm", &[1, n], 0.0), &x, dtype);
+                    assert!(y.iter().all(|y| y.is_nan()), "0 times infinity, {dtype} {n} {value}: {y:?}");
+                }
                 let mut x = vec![0.0; n];
                 x[n - 1] = -0.0;
                 for name in ["rms_norm", "l2_normalize", "partial_rms_norm", "crms_norm"] {
