@@ -105,7 +105,7 @@ pub fn sizes(name: &str, tensor: &Tensor<'_>) -> Result<SmallVec<[usize; 6]>, Re
     tensor.shape.iter().map(|&size| size_of_axis(name, size)).collect()
 }
 
-/// How many elements axes of these sizes have.
+/// How many elements axes of these sizes have; more than there can be are refused where a tensor is viewed.
 ///
 /// # Errors
 /// If one is negative.

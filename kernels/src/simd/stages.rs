@@ -14,7 +14,7 @@ const UNROLL: usize = 4;
 
 /// `K` sums over a run: `add` puts the terms of one vector onto the accumulators.
 ///
-/// Each of the [`UNROLL`] accumulators adds up at most [`BLOCK`] vectors; they and their lanes are then combined as
+/// Each lane of the [`UNROLL`] accumulators adds up at most [`BLOCK`] terms; they and their lanes are then combined as
 /// a tree, and the blocks in `f64`. So no element passes through more than about 40 roundings in the working
 /// precision, however long the run is.
 ///

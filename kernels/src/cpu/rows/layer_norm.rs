@@ -5,8 +5,9 @@
 //! **Shapes.** `x`, `y`: `[r.., d..]`; `weight`, `bias`: `[d..]`, each optional.
 //!
 //! **Dtypes.** Storage f32, f64, bf16, f16; parameters alike, or f32 beside bf16 and f16. Arithmetic in f32 (f64 for
-//! f64), totals and the square root in f64; the mean is kept as two numbers of the working precision; one
-//! rounding, when `y` is stored. Backward the same, `dweight` and `dbias` rounded once from f64 totals.
+//! f64), totals and the square root in f64; the mean is kept as two numbers of the working precision (as one beside half
+//! precision, where it is well within the spread); one rounding, when `y` is stored. Backward the same, `dweight` and
+//! `dbias` rounded once from f64 totals.
 //!
 //! **Special values.** A NaN or an infinity makes its row NaN; a constant row with `eps = 0` too (0 times infinity).
 //! Rows whose squares leave the range of the working precision are rescaled by a power of two and come out right.
