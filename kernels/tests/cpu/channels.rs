@@ -4,6 +4,11 @@ use crate::common::{Layout, Operator, Setting, Tensors, call, noise, on_each_ins
 use isonorm_kernels::InstructionSet;
 use isonorm_kernels::abi::{Direction, Dtype};
 
+#[path = "../../src/cpu/channels/spread.rs"]
+mod spread;
+
+use spread::spread;
+
 const LAYOUTS: [Layout; 2] = [Layout::Contiguous, Layout::ChannelsLast];
 
 const OPERATORS: [&str; 3] = ["batch_norm", "group_norm", "instance_norm"];
@@ -86,12 +91,45 @@ fn sums_in_parts() {
 #[test]
 fn large_means_and_far_samples() {
     for name in OPERATORS {
-        let operator = operator(name, &[1, 2, 128, 256], 2);
+        let operator = operator(name, &[2, 2, 128, 128], 2);
         check_both(&operator, single(noise(3, operator.len()).into_iter().map(|x| x + 1e6)), 8.0);
-        // What a sample of evenly spaced elements sees is nothing like the rest.
+        // What is sampled of a batch is nothing like the rest.
         let mut x = single(noise(3, operator.len()));
-        x.iter_mut().step_by(128 * 256 / 32).for_each(|x| *x += 1000.0);
+        for place in spread(32, 2 * 128 * 128) {
+            let (sample, place) = (place / (128 * 128), place % (128 * 128));
+            (0..2).for_each(|channel| x[(sample * 2 + channel) * 128 * 128 + place] += 1000.0);
+        }
         check_both(&operator, x, 8.0);
+    }
+}
+
+/// The largest part of an image that a sample of a batch of images meets nowhere.
+fn largest_gap(places: impl Iterator<Item = usize>, image: usize) -> usize {
+    let mut within: Vec<usize> = places.map(|place| place % image).chain([0, image]).collect();
+    within.sort_unstable();
+    within.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+}
+
+#[test]
+fn a_sample_is_in_step_with_no_period() {
+    let (images, image) = (32, 56 * 56);
+    let places: Vec<usize> = spread(images, images * image).collect();
+    assert!(places.iter().enumerate().all(|(i, place)| (i * image..(i + 1) * image).contains(place)));
+    assert!(largest_gap(places.into_iter(), image) < image / 10);
+    // Equal steps are.
+    assert_eq!(largest_gap((0..images).map(|i| i * image), image), image);
+}
+
+/// Sets that must be measured again, among others that need not, with long runs and short ones.
+#[test]
+fn sets_far_from_zero_among_others() {
+    for name in OPERATORS {
+        for shape in [[2, 6, 28, 28], [4, 6, 5, 7]] {
+            let operator = operator(name, &shape, 3);
+            let x = noise(3, operator.len()).into_iter().enumerate();
+            let is_far = |i: usize| (2..4).contains(&(i / (shape[2] * shape[3]) % 6));
+            check_both(&operator, single(x.map(|(i, x)| if is_far(i) { x + 1e6 } else { x })), 8.0);
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 use std::ops::Range;
 
 use super::gathered::SetKernel;
+use super::spread::spread;
 use super::stages::{Channels, Origin, Outcome, SET, Stages, Summed};
 use super::{Division, Job, Steps};
 use crate::cpu::parallel;
@@ -32,11 +33,14 @@ const COLUMNS: usize = 1024;
 /// Rows of the map at least, to be worth repeating its constants.
 const MAP_ROWS: usize = 16;
 
-/// Elements of a set that are sampled for an origin, at most, in at least [`SAMPLED_ROWS`].
+/// Elements of a set that are sampled for an origin, in at least [`SAMPLED_ROWS`].
 const SAMPLE: usize = 32;
 
-/// Rows that are sampled, if there are as many.
+/// Rows that are sampled at least.
 const SAMPLED_ROWS: usize = 8;
+
+/// How many times more rows there must be for a sample to be worth taking.
+const FEW: usize = 8;
 
 /// A call's data as rows.
 pub(super) struct Rows<'a, D: Element, O, const N: usize> {
@@ -294,7 +298,7 @@ enum Found {
     Nothing,
 }
 
-/// Finds origins: the means of a sample of places, evenly spread.
+/// Finds origins: the means of a sample of places.
 struct Sample<'a, 'b, D: Element, O, const N: usize, const K: usize, const P: usize> {
     rows: &'b Rows<'a, D, O, N>,
     unit: usize,
@@ -310,31 +314,39 @@ where
     fn run<S: Isa>(self, simd: S) {
         let Sample { rows, unit, room } = self;
         let (channels, members) = (rows.job.shape.channels, rows.members);
-        let x = |places| rows.inputs(unit, 0, places)[N - 1];
+        let most = (SAMPLE / members).max(SAMPLED_ROWS);
+        if rows.places <= FEW * most {
+            // Taken as they are first, and again if that will not do.
+            let Origin { shift, scale } = Origin::default();
+            room.origins[0][..channels].fill(shift);
+            room.origins[1][..channels].fill(scale);
+            return;
+        }
         // Differences to the first place: a constant set is its own origin.
         let first = &mut room.constants[0][..channels];
-        map(simd, x(1), Sink::from(&mut first[..]), |x| x);
+        map(simd, rows.inputs(unit, 0, 1)[N - 1], Sink::from(&mut first[..]), |x| x);
         for first in first.iter_mut() {
             *first = if first.to_f64().is_finite() { *first } else { D::Real::default() };
         }
-        let most = (SAMPLE / members).max(SAMPLED_ROWS).min(rows.places);
-        let count = (rows.places / 2).clamp(most.div_ceil(2), most);
         let (mut total, mut squares) = (vec![D::Real::default(); channels], vec![D::Real::default(); channels]);
-        let sampled = Column { source: x(rows.places), pitch: rows.places / count * rows.from[N - 1].place };
         let constants = [Source::from(&first[..]); 2];
-        sum_columns(
-            simd,
-            [sampled],
-            count,
-            constants,
-            &mut [&mut total, &mut squares],
-            false,
-            |[x], [first, _], [total, squares]| {
-                let d = x - first;
-                [total + d, if O::SCALES { d.mul_add(d, squares) } else { squares }]
-            },
-        );
-        let share = 1.0 / count as f64;
+        for place in spread(most, rows.places) {
+            let source = rows.inputs(unit, place, 1)[N - 1];
+            let sums = &mut [&mut total[..], &mut squares[..]];
+            sum_columns(
+                simd,
+                [Column { source, pitch: 0 }],
+                1,
+                constants,
+                sums,
+                false,
+                |[x], [first, _], [total, squares]| {
+                    let d = x - first;
+                    [total + d, if O::SCALES { d.mul_add(d, squares) } else { squares }]
+                },
+            );
+        }
+        let share = 1.0 / most as f64;
         if members == 1 {
             let [shifts, scales] = room.origins.each_mut().map(|values| &mut values[..channels]);
             let (first, total, squares) = (&first[..channels], &total[..channels], &squares[..channels]);

@@ -19,6 +19,7 @@ pub mod instance_norm;
 mod interleaved;
 mod planar;
 mod running;
+mod spread;
 mod stages;
 
 use smallvec::{SmallVec, smallvec};

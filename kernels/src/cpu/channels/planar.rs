@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use super::gathered::SetKernel;
+use super::spread::spread;
 use super::stages::{Channels, Origin, Outcome, Stages, Summed};
 use super::{Division, Job, Steps};
 use crate::cpu::parallel;
@@ -29,7 +30,7 @@ const STREAMED_RUN: usize = 1024;
 /// Bytes of a run up to which it is not taken by lines, which takes longer to begin with.
 const SHORT_RUN: usize = 512;
 
-/// Vectors that are sampled, evenly spread, for an origin; of less than twice as many, all are taken.
+/// Vectors that are sampled for an origin.
 const SAMPLE: usize = 32;
 
 /// Sums that are added up in `f64` one after the other, before those sums are.
@@ -95,9 +96,8 @@ where
         let members = shape.members();
         let extents = Extents { samples, members, run: shape.spatial, elements: samples * members * shape.spatial };
         let is_dense = members == 1 || from.iter().all(|steps| steps.channel == shape.spatial);
-        // Sums of parts of a set, each one run.
-        let (parts, part) =
-            if O::BY_CHANNEL || !is_dense { (members, extents.run) } else { (1, members * extents.run) };
+        // Parts of a set, each one run, whose sums are taken apart.
+        let parts = if O::BY_CHANNEL || !is_dense { members } else { 1 };
         let streams = job.streams && extents.run * size_of::<D>() >= STREAMED_RUN;
         let is_short = extents.run * size_of::<D>() <= SHORT_RUN;
         let share = 1.0 / extents.elements as f64;
@@ -121,77 +121,61 @@ where
             // Of one sample, if not of all.
             let count = most.min(sets.end - first).min(groups - group);
             let channel = |set: usize| (group + set) * members;
-            // Short runs, a sum each, are taken together.
-            let together = is_short && parts == members;
-            let from_rows = O::WAITS && together && members == 1;
+            // What is in a near cache is taken as it is first, and again if that will not do; or if a sample were half of it.
+            let as_they_are = samples == 1 || extents.elements <= 2 * SAMPLE * D::Real::lanes::<S>();
+            let from_rows = O::WAITS && is_short && members == 1 && !as_they_are;
             if from_rows {
-                let first = (sample, group);
-                origins_of_rows(simd, job, from[N - 1], first, extents, &mut origins, &mut sums, count);
+                origins_of_rows(simd, job, from[N - 1], group, extents, &mut origins, &mut sums, count);
             }
             for set in if from_rows || K == 0 { 0..0 } else { 0..count } {
-                let origin = if O::WAITS {
-                    origin(simd, job, from[N - 1], (sample, channel(set)), extents, is_dense)
-                } else {
+                let origin = if !O::WAITS {
                     job.kernel.origin(channel(set)).unwrap_or_default()
+                } else if as_they_are {
+                    Origin::default()
+                } else {
+                    origin(simd, job, from[N - 1], channel(set), extents)
                 };
-                for (values, value) in origins.iter_mut().zip([origin.shift, origin.scale]) {
-                    // Filling takes long to begin with.
-                    values[set * members] = value;
-                    if members > 1 {
-                        values[set * members + 1..(set + 1) * members].fill(value);
-                    }
-                }
+                place_origin(&mut origins, set * members..(set + 1) * members, origin);
             }
-            sums.iter_mut().chain(&mut done).for_each(|values| values.fill(0.0));
-            for more in 0..if K > 0 { samples } else { 0 } {
-                if together {
-                    let rows = rows(job, from, sample + more, channel(0), count * members, extents.run);
-                    let origins = slices(&origins, 0..count * members);
-                    let sums = slices_mut(&mut sums, 0..count * members);
-                    sum_rows(simd, rows, extents.run, origins, sums, |x, origin, sums| O::add(x, origin, sums));
-                }
-                for set in if together { 0..0 } else { 0..count } {
-                    let origin = Lanes::splats(simd, [origins[0][set * members], origins[1][set * members]]);
-                    for member in 0..parts {
-                        let sources = inputs(job, from, sample + more, channel(set) + member, part);
-                        let add: [f64; K] = sum(simd, sources, |x, sums| O::add(x, origin, sums));
-                        for (sums, add) in sums.iter_mut().zip(add) {
-                            sums[set * parts + member] += add;
-                        }
-                    }
-                }
-                if samples > BLOCK && (more + 1) % BLOCK == 0 {
-                    for (done, sums) in done.iter_mut().zip(&mut sums) {
-                        done.iter_mut().zip(sums.iter()).for_each(|(done, sum)| *done += sum);
-                        sums.fill(0.0);
-                    }
-                }
-            }
-            for (done, sums) in done.iter().zip(&mut sums) {
-                sums.iter_mut().zip(done).for_each(|(sum, done)| *sum += done);
-            }
+            let block = Block { job, from, extents, first: (sample, channel(0)), parts };
             let (recorded_here, rest) = record.split_at_mut(count * recorded);
             record = rest;
-            let all_ready = members == 1 && {
-                let (sums, origins) = (slices(&sums, 0..count), slices(&origins, 0..count));
-                let sets = Channels { sums, origins, share, first: group };
-                job.kernel.finish_channels(sets, recorded_here, slices_mut(&mut constants, 0..count))
-            };
             is_ready[..count].fill(true);
-            for set in if all_ready { 0..0 } else { 0..count } {
-                let recorded = &mut recorded_here[set * recorded..][..recorded];
-                let [shift, scale] = [origins[0][set * members], origins[1][set * members]];
-                let parts = slices(&sums, set * parts..(set + 1) * parts);
-                let channels = channel(set)..channel(set + 1);
-                let summed = Summed { parts, origin: Origin { shift, scale }, share, channels, last: false };
-                let own = slices_mut(&mut constants, set * members..(set + 1) * members);
-                is_ready[set] = match job.kernel.finish(summed, recorded) {
-                    Outcome::Ready(ready) => job.kernel.constants(&ready, channel(set), own),
-                    // Rare, and the set is in a cache: not worth code of its own.
-                    Outcome::Again(_) | Outcome::Gather => false,
-                };
-                if !is_ready[set] {
-                    job.gather(first + set..first + set + 1, recorded);
+            // Sets whose sums are wanted; the first that is not judged yet; whether it was summed again.
+            let (mut wanted, mut set, mut last) = (0..count, 0, false);
+            'sums: while set < count {
+                if K > 0 {
+                    block.sum(simd, wanted.clone(), &origins, &mut sums, &mut done);
+                }
+                if members == 1 && wanted.len() == count && !last {
+                    let (sums, origins) = (slices(&sums, 0..count), slices(&origins, 0..count));
+                    let sets = Channels { sums, origins, share, first: group };
+                    if job.kernel.finish_channels(sets, recorded_here, slices_mut(&mut constants, 0..count)) {
+                        break;
+                    }
+                }
+                while set < count {
+                    let own = set * members..(set + 1) * members;
+                    let recorded = &mut recorded_here[set * recorded..][..recorded];
+                    let origin = Origin { shift: origins[0][own.start], scale: origins[1][own.start] };
+                    let (sums, channels) =
+                        (slices(&sums, set * parts..(set + 1) * parts), channel(set)..channel(set + 1));
+                    let summed = Summed { parts: sums, origin, share, channels, last };
+                    is_ready[set] = match job.kernel.finish(summed, recorded) {
+                        Outcome::Ready(ready) => {
+                            job.kernel.constants(&ready, channel(set), slices_mut(&mut constants, own))
+                        }
+                        Outcome::Again(origin) if !last => {
+                            place_origin(&mut origins, own, origin);
+                            (wanted, last) = (set..set + 1, true);
+                            continue 'sums;
+                        }
+                        Outcome::Again(_) | Outcome::Gather => false,
+                    };
+                    if !is_ready[set] {
+                        job.gather(first + set..first + set + 1, recorded);
+                    }
+                    (set, last) = (set + 1, false);
                 }
             }
             // While this block is written, the next is read: so many channels further on.
@@ -237,6 +221,82 @@ where
         }
         if streams {
             fence();
+        }
+    }
+}
+
+/// Sets whose sums are taken together.
+struct Block<'a, 'b, D: Element, O, const N: usize> {
+    job: &'b Job<'a, D, O, N>,
+    from: [Steps; N],
+    extents: Extents,
+    /// Sample and channel of the first set.
+    first: (usize, usize),
+    /// Sums of a set.
+    parts: usize,
+}
+
+impl<D: Element, O, const N: usize> Block<'_, '_, D, O, N> {
+    /// The sums of some sets of the block, about their origins; `done` is room.
+    #[inline(always)]
+    fn sum<S: Isa, const K: usize, const P: usize>(
+        &self,
+        simd: S,
+        sets: Range<usize>,
+        origins: &[Vec<D::Real>; 2],
+        sums: &mut [Vec<f64>; K],
+        done: &mut [Vec<f64>; K],
+    ) where
+        O: Stages<D::Real, N, K, P>,
+    {
+        let &Block { job, from, extents: Extents { samples, members, run, .. }, first: (sample, channel), parts } =
+            self;
+        let (own, of_channels) = (sets.start * parts..sets.end * parts, sets.start * members..sets.end * members);
+        sums.iter_mut().for_each(|values| values[own.clone()].fill(0.0));
+        done.iter_mut().for_each(|values| values.fill(0.0));
+        // Short runs, a sum each, are taken together.
+        let together = run * size_of::<D>() <= SHORT_RUN && parts == members;
+        for more in 0..samples {
+            if together {
+                let rows = rows(job, from, sample + more, channel + of_channels.start, of_channels.len(), run);
+                let origins = slices(origins, of_channels.clone());
+                sum_rows(simd, rows, run, origins, slices_mut(sums, own.clone()), |x, origin, sums| {
+                    O::add(x, origin, sums)
+                });
+            }
+            for set in if together { 0..0 } else { sets.clone() } {
+                let origin = Lanes::splats(simd, [origins[0][set * members], origins[1][set * members]]);
+                for part in 0..parts {
+                    let channel = channel + set * members + part;
+                    let sources = inputs(job, from, sample + more, channel, members / parts * run);
+                    let add: [f64; K] = sum(simd, sources, |x, sums| O::add(x, origin, sums));
+                    for (sums, add) in sums.iter_mut().zip(add) {
+                        sums[set * parts + part] += add;
+                    }
+                }
+            }
+            if samples > BLOCK && (more + 1) % BLOCK == 0 {
+                for (done, sums) in done.iter_mut().zip(&mut *sums) {
+                    done[own.clone()].iter_mut().zip(&sums[own.clone()]).for_each(|(done, sum)| *done += sum);
+                    sums[own.clone()].fill(0.0);
+                }
+            }
+        }
+        for (done, sums) in done.iter().zip(sums) {
+            let done = done.get(own.clone()).unwrap_or_default();
+            sums[own.clone()].iter_mut().zip(done).for_each(|(sum, done)| *sum += done);
+        }
+    }
+}
+
+/// Makes an origin that of the channels of a set.
+#[inline(always)]
+fn place_origin<R: Real>(origins: &mut [Vec<R>; 2], channels: Range<usize>, origin: Origin<R>) {
+    for (values, value) in origins.iter_mut().zip([origin.shift, origin.scale]) {
+        // Filling takes long to begin with.
+        values[channels.start] = value;
+        if channels.len() > 1 {
+            values[channels.start + 1..channels.end].fill(value);
         }
     }
 }
@@ -290,14 +350,14 @@ fn ready(is_ready: &[bool]) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-/// [`origin`] of channels whose runs are short, from `first` (sample and channel) on; `sums` is room, left as it comes.
+/// [`origin`] of `count` channels whose runs are short, from one on; `sums` is room, left as it comes.
 #[inline(always)]
 #[expect(clippy::too_many_arguments)]
 fn origins_of_rows<S: Isa, D: Element, O, const N: usize, const K: usize, const P: usize>(
     simd: S,
     job: &Job<'_, D, O, N>,
     steps: Steps,
-    (sample, channel): (usize, usize),
+    channel: usize,
     extents: Extents,
     origins: &mut [Vec<D::Real>; 2],
     sums: &mut [Vec<f64>; K],
@@ -315,16 +375,16 @@ fn origins_of_rows<S: Isa, D: Element, O, const N: usize, const K: usize, const 
         let start = sample * steps.sample + channel * steps.channel;
         Column { source: x.run(start, (count - 1) * steps.channel + extents.run), pitch: steps.channel }
     };
-    let firsts = column(sample);
+    let firsts = column(0);
     for (i, shift) in shifts.iter_mut().enumerate() {
         *shift = Origin::near(firsts.source.get(i * firsts.pitch).to_f64(), 0.0, false).shift;
     }
     // As many samples as have enough elements.
-    let enough = 2 * SAMPLE * D::Real::lanes::<S>() / extents.run.max(1);
+    let enough = (SAMPLE * D::Real::lanes::<S>()).div_ceil(extents.run.max(1));
     let step = extents.samples / enough.clamp(1, extents.samples);
     let mut taken = 0;
-    for more in (0..extents.samples).step_by(step) {
-        let (rows, constants) = ([column(sample + more)], [&*shifts, &*shifts]);
+    for sample in (0..extents.samples).step_by(step) {
+        let (rows, constants) = ([column(sample)], [&*shifts, &*shifts]);
         taken += 1;
         if O::SCALES {
             let sums = [&mut *totals, &mut *squares];
@@ -345,56 +405,43 @@ fn origins_of_rows<S: Isa, D: Element, O, const N: usize, const K: usize, const 
     }
 }
 
-/// An origin near the mean of a set: of all elements or of a sample. What it is taken from are differences to the first
-/// element, so that a constant set is its own origin.
+/// An origin near the mean of a channel of a batch, whose runs are longer than a vector: that of a sample of vectors. What it is
+/// taken from are differences to the first element, so that a constant set is its own origin.
 #[inline(always)]
 fn origin<S: Isa, D: Element, O, const N: usize, const K: usize, const P: usize>(
     simd: S,
     job: &Job<'_, D, O, N>,
     steps: Steps,
-    (sample, channel): (usize, usize),
-    extents: Extents,
-    is_dense: bool,
+    channel: usize,
+    Extents { run, elements, .. }: Extents,
 ) -> Origin<D::Real>
 where
     O: Stages<D::Real, N, K, P>,
 {
     let scales = O::SCALES;
     let x = &job.inputs[N - 1].rows;
-    let start = sample * steps.sample + channel * steps.channel;
+    let start = channel * steps.channel;
     let first = Origin::<D::Real>::near(x.run(start, 1).get(0).to_f64(), 0.0, false).shift;
-    let Extents { samples, members, run, elements } = extents;
-    let (members, run) = if is_dense { (1, members * run) } else { (members, run) };
-    let step = if samples > 1 { steps.sample } else { steps.channel };
-    let runs = samples * members;
     let shift = Lanes::splat(simd, first);
-    let add = |x, [sum, squares]: [Lanes<S, D::Real>; 2]| {
-        let d = x - shift;
-        [sum + d, if scales { d.mul_add(d, squares) } else { squares }]
-    };
-    let (mut total, mut squares) = (0.0, 0.0);
-    let mut take = |[sum, square]: [f64; 2]| (total, squares) = (total + sum, squares + square);
     let lanes = D::Real::lanes::<S>();
-    let count = if elements <= 2 * SAMPLE * lanes || run < lanes {
-        for i in 0..runs {
-            take(sum(simd, x.run(start + i * step, run), add));
+    let (mut total, mut square) = (0.0, 0.0);
+    let (mut sample, mut before) = (0, 0);
+    for at in spread(SAMPLE, elements) {
+        // Divisions take longer than sums: none as long as the run is the same.
+        if at - before >= run {
+            sample = at / run;
+            before = sample * run;
         }
-        elements
-    } else {
-        let by_sample = elements / SAMPLE;
-        let (by_run, by_element) = (by_sample / run, by_sample % run);
-        let (mut i, mut place) = (0, 0);
-        for _ in 0..SAMPLE {
-            take(sum(simd, x.run(start + i * step + place.min(run - lanes), lanes), add));
-            (i, place) = (i + by_run, place + by_element);
-            if place >= run {
-                (i, place) = (i + 1, place - run);
-            }
-        }
-        SAMPLE * lanes
-    };
-    let mean = total / count as f64;
-    Origin::near(first.to_f64() + mean, squares / count as f64 - mean * mean, scales)
+        let vector = x.run(start + sample * steps.sample + (at - before).min(run - lanes), lanes);
+        let [sum, squares] = sum(simd, vector, |x, [sum, squares]| {
+            let d = x - shift;
+            [sum + d, if scales { d.mul_add(d, squares) } else { squares }]
+        });
+        (total, square) = (total + sum, square + squares);
+    }
+    let share = 1.0 / (SAMPLE * lanes) as f64;
+    let mean = total * share;
+    Origin::near(first.to_f64() + mean, square * share - mean * mean, scales)
 }
 
 /// A part of each.

@@ -9,13 +9,21 @@ use crate::simd::{Isa, Lanes, Real};
 pub const SET: usize = 4;
 
 /// What the sums over a set are taken about: `d = (x - shift) * scale`.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct Origin<R> {
     /// Near the mean.
     pub shift: R,
     /// A power of two near one over the standard deviation, where products of `d` with other data must not leave the
     /// range of the type; else 1.
     pub scale: R,
+}
+
+/// That of data which are taken as they are.
+impl<R: Real> Default for Origin<R> {
+    #[inline(always)]
+    fn default() -> Self {
+        Origin { shift: R::default(), scale: R::from_f64(1.0) }
+    }
 }
 
 impl<R: Real> Origin<R> {
@@ -119,9 +127,9 @@ pub struct Located {
     pub delta: f64,
 }
 
-/// How far the mean may be from the origin, squared, in variances: then the variance, a difference, is off by little more
-/// than about the mean itself. A larger distance costs another pass.
-const FAR: f64 = 0.5;
+/// How far the mean may be from the origin, squared, in variances: then the variance, a difference, is off by at most twice
+/// as much as about the mean itself. A larger distance costs another pass.
+const FAR: f64 = 1.0;
 
 /// Spreads of scaled data that are as they should be.
 const FITTING: Range<f64> = 1e-8..1e12;
