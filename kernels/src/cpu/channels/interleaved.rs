@@ -39,7 +39,7 @@ const SAMPLE: usize = 32;
 /// Rows that are sampled at least.
 const SAMPLED_ROWS: usize = 8;
 
-/// How many times more rows there must be for a sample to be worth taking.
+/// How many times more rows there must be for a sample of sets of one channel to be worth taking.
 const FEW: usize = 8;
 
 /// A call's data as rows.
@@ -314,8 +314,9 @@ where
     fn run<S: Isa>(self, simd: S) {
         let Sample { rows, unit, room } = self;
         let (channels, members) = (rows.job.shape.channels, rows.members);
-        let most = (SAMPLE / members).max(SAMPLED_ROWS);
-        if rows.places <= FEW * most {
+        let most = (SAMPLE / members).max(SAMPLED_ROWS).min(rows.places);
+        // The spread of a group may be found although squares of its elements sink into the subnormals: not that of a channel.
+        if members == 1 && rows.places <= FEW * SAMPLE {
             // Taken as they are first, and again if that will not do.
             let Origin { shift, scale } = Origin::default();
             room.origins[0][..channels].fill(shift);
