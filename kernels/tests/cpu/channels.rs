@@ -150,6 +150,23 @@ fn the_whole_range() {
     }
 }
 
+/// Products of `dy` and subnormal data keep their digits.
+#[test]
+fn gradients_of_subnormal_data() {
+    for name in OPERATORS {
+        for shape in [&[2, 4, 5, 7][..], &[3, 6, 28, 28], &[1, 96, 5, 2]] {
+            let mut operator = operator(name, shape, 2);
+            operator.eps = 1e-20;
+            let x = single(noise(3, operator.len()).into_iter().map(|x| (x + 1.0) * 2f64.powi(-134)));
+            for layout in LAYOUTS {
+                let mut inputs = inputs(&operator, x.clone());
+                inputs.insert("dy", single(noise(9, operator.len())));
+                check(&operator, &inputs, layout, 32.0);
+            }
+        }
+    }
+}
+
 /// A weight whose product with `1 / sqrt(variance)` has lost digits, though its product with `x_hat` has not.
 #[test]
 fn small_weights_beside_large_data() {

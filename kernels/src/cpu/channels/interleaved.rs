@@ -39,7 +39,7 @@ const SAMPLE: usize = 32;
 /// Rows that are sampled at least.
 const SAMPLED_ROWS: usize = 8;
 
-/// How many times more rows there must be for a sample of sets of one channel to be worth taking.
+/// How many times more rows there must be for a sample to be worth taking.
 const FEW: usize = 8;
 
 /// A call's data as rows.
@@ -209,7 +209,8 @@ impl<'a, D: Element, O, const N: usize> Rows<'a, D, O, N> {
         let job = self.job;
         if !O::WAITS {
             for channel in 0..if K > 0 { job.shape.channels } else { 0 } {
-                self.place_origin(&mut room.origins, channel, job.kernel.origin(channel).unwrap_or_default());
+                let origin = job.kernel.origin(channel).unwrap_or_default();
+                origin.place(channel..channel + 1, &mut room.origins);
             }
             self.repeat_origins(room);
             simd::run(job.instructions, Place { rows: self, room });
@@ -262,14 +263,6 @@ impl<'a, D: Element, O, const N: usize> Rows<'a, D, O, N> {
         parallel::each(parts, |part| simd::run(self.job.instructions, part));
     }
 
-    /// Makes an origin that of all channels of the set that begins with `first`.
-    #[inline(always)]
-    fn place_origin(&self, origins: &mut [Vec<D::Real>; 2], first: usize, origin: Origin<D::Real>) {
-        for (values, value) in origins.iter_mut().zip([origin.shift, origin.scale]) {
-            values[first..first + self.members].fill(value);
-        }
-    }
-
     fn repeat_origins<const P: usize>(&self, room: &mut Room<D::Real, P>) {
         room.origins.iter_mut().for_each(|values| self.repeat(values));
     }
@@ -314,13 +307,10 @@ where
     fn run<S: Isa>(self, simd: S) {
         let Sample { rows, unit, room } = self;
         let (channels, members) = (rows.job.shape.channels, rows.members);
-        let most = (SAMPLE / members).max(SAMPLED_ROWS).min(rows.places);
-        // The spread of a group may be found although squares of its elements sink into the subnormals: not that of a channel.
-        if members == 1 && rows.places <= FEW * SAMPLE {
+        let most = (SAMPLE / members).max(SAMPLED_ROWS);
+        if rows.places <= FEW * most {
             // Taken as they are first, and again if that will not do.
-            let Origin { shift, scale } = Origin::default();
-            room.origins[0][..channels].fill(shift);
-            room.origins[1][..channels].fill(scale);
+            Origin::default().place(0..channels, &mut room.origins);
             return;
         }
         // Differences to the first place: a constant set is its own origin.
@@ -370,11 +360,8 @@ where
                 square += squares[channel].to_f64() * share + apart * (apart + 2.0 * more);
             }
             let mean = mean / members as f64;
-            rows.place_origin(
-                &mut room.origins,
-                set,
-                Origin::near(own + mean, square / members as f64 - mean * mean, O::SCALES),
-            );
+            let origin = Origin::near(own + mean, square / members as f64 - mean * mean, O::SCALES);
+            origin.place(set..set + members, &mut room.origins);
         }
     }
 }
@@ -509,7 +496,7 @@ where
                     }
                 }
                 Outcome::Again(origin) => {
-                    rows.place_origin(origins, first, origin);
+                    origin.place(channels, origins);
                     *found = (*found).max(Found::Farther);
                 }
                 Outcome::Gather => *found = Found::Nothing,

@@ -135,7 +135,7 @@ where
                 } else {
                     origin(simd, job, from[N - 1], channel(set), extents)
                 };
-                place_origin(&mut origins, set * members..(set + 1) * members, origin);
+                origin.place(set * members..(set + 1) * members, &mut origins);
             }
             let block = Block { job, from, extents, first: (sample, channel(0)), parts };
             let (recorded_here, rest) = record.split_at_mut(count * recorded);
@@ -166,7 +166,7 @@ where
                             job.kernel.constants(&ready, channel(set), slices_mut(&mut constants, own))
                         }
                         Outcome::Again(origin) if !last => {
-                            place_origin(&mut origins, own, origin);
+                            origin.place(own, &mut origins);
                             (wanted, last) = (set..set + 1, true);
                             continue 'sums;
                         }
@@ -285,18 +285,6 @@ impl<D: Element, O, const N: usize> Block<'_, '_, D, O, N> {
         for (done, sums) in done.iter().zip(sums) {
             let done = done.get(own.clone()).unwrap_or_default();
             sums[own.clone()].iter_mut().zip(done).for_each(|(sum, done)| *sum += done);
-        }
-    }
-}
-
-/// Makes an origin that of the channels of a set.
-#[inline(always)]
-fn place_origin<R: Real>(origins: &mut [Vec<R>; 2], channels: Range<usize>, origin: Origin<R>) {
-    for (values, value) in origins.iter_mut().zip([origin.shift, origin.scale]) {
-        // Filling takes long to begin with.
-        values[channels.start] = value;
-        if channels.len() > 1 {
-            values[channels.start + 1..channels.end].fill(value);
         }
     }
 }
@@ -424,7 +412,7 @@ where
     let first = Origin::<D::Real>::near(x.run(start, 1).get(0).to_f64(), 0.0, false).shift;
     let shift = Lanes::splat(simd, first);
     let lanes = D::Real::lanes::<S>();
-    let (mut total, mut square) = (0.0, 0.0);
+    let (mut total, mut squares) = (0.0, 0.0);
     let (mut sample, mut before) = (0, 0);
     for at in spread(SAMPLE, elements) {
         // Divisions take longer than sums: none as long as the run is the same.
@@ -433,15 +421,15 @@ where
             before = sample * run;
         }
         let vector = x.run(start + sample * steps.sample + (at - before).min(run - lanes), lanes);
-        let [sum, squares] = sum(simd, vector, |x, [sum, squares]| {
+        let [more, square] = sum(simd, vector, |x, [sum, squares]| {
             let d = x - shift;
             [sum + d, if scales { d.mul_add(d, squares) } else { squares }]
         });
-        (total, square) = (total + sum, square + squares);
+        (total, squares) = (total + more, squares + square);
     }
     let share = 1.0 / (SAMPLE * lanes) as f64;
     let mean = total * share;
-    Origin::near(first.to_f64() + mean, square * share - mean * mean, scales)
+    Origin::near(first.to_f64() + mean, squares * share - mean * mean, scales)
 }
 
 /// A part of each.

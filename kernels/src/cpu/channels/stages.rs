@@ -29,6 +29,8 @@ impl<R: Real> Default for Origin<R> {
 impl<R: Real> Origin<R> {
     /// For data of this mean and variance, as far as they are known.
     pub fn near(mean: f64, variance: f64, scales: bool) -> Self {
+        // Squares of small data sink to 0; then the mean says how large they are.
+        let variance = if variance > 0.0 { variance } else { mean * mean };
         let scale = if scales && variance > 0.0 && variance.is_finite() {
             // The exponent of two of the root of the variance, roughly.
             let exponent = ((variance.to_bits() >> 52) as i32 - 1023) >> 1;
@@ -38,6 +40,18 @@ impl<R: Real> Origin<R> {
         };
         let shift = R::from_f64(mean);
         Origin { shift: if shift.to_f64().is_finite() { shift } else { R::default() }, scale: R::from_f64(scale) }
+    }
+
+    /// Makes it that of some channels, given the shift and scale of each.
+    #[inline(always)]
+    pub fn place(self, channels: Range<usize>, origins: &mut [Vec<R>; 2]) {
+        for (values, value) in origins.iter_mut().zip([self.shift, self.scale]) {
+            // Filling takes long to begin with.
+            values[channels.start] = value;
+            if channels.len() > 1 {
+                values[channels.start + 1..channels.end].fill(value);
+            }
+        }
     }
 }
 
