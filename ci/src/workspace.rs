@@ -51,8 +51,9 @@ impl Workspace {
     pub fn build_isonorm(&self, machine: &Machine, libtorch: &Path) -> Result<PathBuf, Error> {
         let mut build = self
             .cargo(machine, "build")
-            // The whole workspace, so that dependencies get the features that they have in tests and are built once.
-            .args(["--workspace", "--bin", "isonorm", "--bin", "isonorm-kernel-worker"])
+            // The whole workspace and a small program that needs what tests need: dependencies get the features that
+            // they have in tests, and all is built once.
+            .args(["--workspace", "--bin", "isonorm", "--bin", "isonorm-kernel-worker", "--example", "throughput"])
             .arg("--message-format=json-render-diagnostics")
             .env("LIBTORCH", libtorch)
             .stdout(Stdio::piped())

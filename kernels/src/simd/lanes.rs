@@ -13,6 +13,8 @@ pub trait Real: Element<Real = Self> + PartialOrd + pulp::bytemuck::Pod {
     const TINY: f64;
     /// The least number that has all digits.
     const LEAST: f64;
+    /// From 1 to the next number.
+    const EPSILON: f64;
     /// The largest exponent of two that a row is rescaled by.
     const MAX_EXPONENT: i32;
 
@@ -47,6 +49,7 @@ macro_rules! real {
 
             const TINY: f64 = $tiny;
             const LEAST: f64 = $real::MIN_POSITIVE as f64;
+            const EPSILON: f64 = $real::EPSILON as f64;
             const MAX_EXPONENT: i32 = $exponent;
 
             #[inline(always)]

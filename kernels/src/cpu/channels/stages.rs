@@ -29,8 +29,9 @@ impl<R: Real> Default for Origin<R> {
 impl<R: Real> Origin<R> {
     /// For data of this mean and variance, as far as they are known.
     pub fn near(mean: f64, variance: f64, scales: bool) -> Self {
-        // Squares of small data sink to 0; then the mean says how large they are.
-        let variance = if variance > 0.0 { variance } else { mean * mean };
+        // Squares of small data sink to 0. But data that are not constant differ by what their mean's size lets them.
+        let least = mean * R::EPSILON;
+        let variance = variance.max(least * least);
         let scale = if scales && variance > 0.0 && variance.is_finite() {
             // The exponent of two of the root of the variance, roughly.
             let exponent = ((variance.to_bits() >> 52) as i32 - 1023) >> 1;
