@@ -25,9 +25,13 @@ struct Pool {
     /// The job, while there is one.
     job: Mutex<Option<&'static Work<'static>>>,
     /// How many jobs there have been: tells workers that there is a new one.
-    number: AtomicUsize,
+    number: Apart<AtomicUsize>,
     workers: OnceLock<Vec<Worker>>,
 }
+
+/// On cache lines of its own: what workers look at all the time would be slow to write to for others.
+#[repr(align(128))]
+struct Apart<T>(T);
 
 struct Worker {
     thread: Thread,
@@ -64,7 +68,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 static POOL: Pool =
-    Pool { turn: Mutex::new(()), job: Mutex::new(None), number: AtomicUsize::new(0), workers: OnceLock::new() };
+    Pool { turn: Mutex::new(()), job: Mutex::new(None), number: Apart(AtomicUsize::new(0)), workers: OnceLock::new() };
 
 /// Calls `body` for each part from 0 to `parts`, on this thread and on those of the pool. While the pool is busy with
 /// another job, on this thread only.
@@ -104,7 +108,7 @@ impl Pool {
         });
         *lock(&self.job) = Some(work);
         // In one order with what `asleep` says, so that no worker falls asleep unseen.
-        self.number.fetch_add(1, Ordering::SeqCst);
+        self.number.0.fetch_add(1, Ordering::SeqCst);
         for worker in workers.iter().take(work.parts - 1) {
             if worker.asleep.swap(false, Ordering::SeqCst) {
                 worker.thread.unpark();
@@ -152,7 +156,7 @@ impl Pool {
             let start = Instant::now();
             while start.elapsed() < PATIENCE {
                 for _ in 0..LOOKS {
-                    let number = self.number.load(Ordering::Acquire);
+                    let number = self.number.0.load(Ordering::Acquire);
                     if number != known {
                         return number;
                     }
@@ -160,7 +164,7 @@ impl Pool {
                 }
             }
             asleep.store(true, Ordering::SeqCst);
-            while self.number.load(Ordering::SeqCst) == known && asleep.load(Ordering::SeqCst) {
+            while self.number.0.load(Ordering::SeqCst) == known && asleep.load(Ordering::SeqCst) {
                 thread::park();
             }
             asleep.store(false, Ordering::SeqCst);

@@ -33,6 +33,9 @@ const COLUMNS: usize = 1024;
 /// Rows of the map at least, to be worth repeating its constants.
 const MAP_ROWS: usize = 16;
 
+/// Elements of a unit that is worth dividing: threads must meet after the sums, and pass on what they know.
+const DIVIDED: usize = 1 << 16;
+
 /// Elements of a set that are sampled for an origin, in at least [`SAMPLED_ROWS`].
 const SAMPLE: usize = 32;
 
@@ -163,9 +166,12 @@ impl<'a, D: Element, O, const N: usize> Rows<'a, D, O, N> {
         let recorded = if O::RECORDS { channels } else { 0 };
         record.truncate(self.units * recorded);
         let ranges = parallel::divide(threads, self.units, self.places * channels);
-        // Few units are divided, many are shared out.
-        let all = std::iter::once(0..self.units);
-        let (ranges, threads) = if ranges.len() < threads { (all.collect(), threads) } else { (ranges, 1) };
+        // Few large units are divided, others are shared out.
+        let (ranges, threads) = if ranges.len() < threads && self.places * channels >= DIVIDED {
+            (std::iter::once(0..self.units).collect(), threads)
+        } else {
+            (ranges, 1)
+        };
         let mut rest = &mut record[..];
         let mut parts = parallel::Parts::new();
         for units in ranges {
