@@ -126,10 +126,29 @@ pub fn keep_freed_blocks() {
 /// used.
 pub fn return_freed_blocks() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: both take any numbers, and they are called while nothing else of this process allocates.
+    // SAFETY: `mallopt` takes any numbers, and it is called while nothing else of this process allocates.
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 16);
+    }
+    trim();
+}
+
+/// Has all blocks that are free now go back to the system.
+fn trim() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it may be called at any time, by any thread.
+    unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+/// Whether so many bytes can be had without swapping. If not at once, blocks that were [kept](keep_freed_blocks) go back
+/// first.
+pub fn has_room_for(bytes: u64) -> bool {
+    let has_room = || available().is_none_or(|available| bytes <= available);
+    has_room() || {
+        trim();
+        has_room()
     }
 }
 
@@ -143,8 +162,38 @@ pub fn reserve(bytes: usize) -> bool {
 }
 
 /// Bytes of memory that can still be had without swapping; `None` if the system does not say.
-pub fn available() -> Option<u64> {
+fn available() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+#[cfg(all(test, target_os = "linux", target_env = "gnu"))]
+mod tests {
+    use super::*;
+
+    /// Bytes of this process in memory.
+    fn resident() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().strip_suffix("kB").unwrap().trim().parse::<u64>().unwrap() << 10
+    }
+
+    #[test]
+    fn kept_blocks_are_room_for_what_does_not_fit_beside_them() {
+        const COUNT: usize = 1 << 12;
+        const SIZE: usize = 1 << 16;
+        // What lies between them keeps blocks from going back when they are freed.
+        let (blocks, between): (Vec<_>, Vec<_>) = (0..COUNT).map(|_| (vec![1_u8; SIZE], Box::new(1_u64))).unzip();
+        drop(std::hint::black_box(blocks));
+        let kept = (COUNT * SIZE) as u64;
+        let before = resident();
+        assert!(before > kept);
+        assert!(has_room_for(1 << 20));
+        // Whatever else goes on in this process is smaller.
+        assert!(resident() + kept / 4 > before, "what fits takes nothing away");
+        assert!(!has_room_for(u64::MAX));
+        assert!(resident() + kept / 2 < before, "{before} bytes before, {} after", resident());
+        drop(between);
+    }
 }

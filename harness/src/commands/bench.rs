@@ -273,7 +273,7 @@ fn measure(
         }
         bar.inc(1);
         let on_gpu = entry.contender.on_gpu();
-        if on_gpu.is_none() && memory::available().is_some_and(|bytes| bench::footprint(workload) > bytes) {
+        if on_gpu.is_none() && !memory::has_room_for(bench::footprint(workload)) {
             let gib = bench::footprint(workload) as f64 / f64::from(1 << 30);
             measured.left_out.push(format!("{id}: needs about {gib:.1} GiB of memory, more than there is"));
             continue;
