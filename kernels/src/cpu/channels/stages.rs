@@ -44,6 +44,9 @@ impl<R: Real> Origin<R> {
     }
 
     /// Makes it that of some channels, given the shift and scale of each.
+    ///
+    /// # Panics
+    /// If there is no channel, or not so many.
     #[inline(always)]
     pub fn place(self, channels: Range<usize>, origins: &mut [Vec<R>; 2]) {
         for (values, value) in origins.iter_mut().zip([self.shift, self.scale]) {
